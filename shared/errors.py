@@ -1,0 +1,66 @@
+"""The errors of the system: two kinds, because a stage can do only two things about one.
+
+    DualfaceError(code, message)
+    ├── PermanentError      the job's fault: repeating cannot help, the job ends with this code
+    └── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
+
+`code` is stable and meant for programs, `message` is one sentence for people that names the
+problem and what to do. Both are positional, so the errors survive pickling between a worker's
+child and its parent.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Stable codes; never renamed, only added to."""
+
+    SOURCE_MISSING = "source_missing"
+    SOURCE_CHANGED = "source_changed"
+    SOURCE_UNREADABLE = "source_unreadable"
+    SOURCE_EMPTY = "source_empty"
+    NOT_A_VIDEO = "not_a_video"
+    NO_VIDEO_STREAM = "no_video_stream"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    ENCRYPTED = "encrypted"
+    TOO_LARGE = "too_large"
+    TOO_DAMAGED = "too_damaged"
+    OUTPUT_UNWRITABLE = "output_unwritable"
+    BAD_OPTION = "bad_option"
+    NO_SPACE = "no_space"
+    MODEL_MISSING = "model_missing"
+    MODEL_DAMAGED = "model_damaged"
+    STALE = "stale"
+    BUSY = "busy"
+    STAGE_FAILED = "stage_failed"
+    CHECK_FAILED = "check_failed"
+    CANCELLED = "cancelled"
+    STACK_FAILED = "stack_failed"
+    INTERNAL = "internal"
+
+
+class DualfaceError(Exception):
+    """Base of all errors raised on purpose."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(code, message)
+        self.code = ErrorCode(code)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PermanentError(DualfaceError):
+    """Repeating cannot help; ends the job with `code`."""
+
+
+class TemporaryError(DualfaceError):
+    """May pass by itself; the work is repeated after `delay_s` seconds, a bounded number of times."""
+
+    def __init__(self, code: ErrorCode, message: str, delay_s: float = 1.0) -> None:
+        super().__init__(code, message)
+        self.args = (code, message, delay_s)
+        self.delay_s = delay_s

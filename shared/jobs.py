@@ -1,0 +1,173 @@
+"""What a job is: the request, the facts of its source, the plan of its output, its states.
+
+The same models serve the command line, the queue, the ledger and (later) REST.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Ratio = tuple[int, int]
+"""An exact fraction (numerator, denominator); JSON keeps it as two integers."""
+
+
+class Model(BaseModel):
+    """Frozen value type; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobState(StrEnum):
+    """queued -> splitting -> running -> muxing -> succeeded | failed | cancelled."""
+
+    QUEUED = "queued"
+    SPLITTING = "splitting"
+    RUNNING = "running"
+    MUXING = "muxing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen to the job."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Layout(StrEnum):
+    """Where the two tiles lie."""
+
+    SIDE_BY_SIDE = "side-by-side"
+    STACKED = "stacked"
+
+
+class Codec(StrEnum):
+    """Video codec of the result."""
+
+    H264 = "h264"
+    HEVC = "hevc"
+
+
+Size = Annotated[tuple[int, int], Field(description="width, height in px; both even, 32..8192")]
+
+
+class JobSpec(Model):
+    """A request: what a person chooses. Sizes in px; None means "derive from the source"."""
+
+    source: str = Field(description="key of the source object in the store")
+    name: str = Field(default="", description="what people call it, for example the file's name")
+    container: Literal["mp4", "mov"] = "mp4"
+    layout: Layout = Layout.SIDE_BY_SIDE
+    size: Size | None = None
+    codec: Codec = Codec.H264
+    crf: int = Field(default=23, ge=0, le=51)
+    preset: str = "veryfast"
+    detector: str = "auto"
+    detect_every: int | None = Field(default=None, ge=1, le=60, description="frames per detection")
+    fps_limit: float | None = Field(default=None, gt=0, le=1000)
+    priority: int = Field(default=5, ge=0, le=9)
+
+
+class ColorTags(Model):
+    """Code points of ISO/IEC 23091-2 (FFmpeg's AVCOL_* use the same numbers); 2 is "unspecified".
+
+    `full_range` is True for 0..255 luma ("pc", yuvj), False for 16..235 ("tv").
+    """
+
+    primaries: int = 2
+    transfer: int = 2
+    matrix: int = 2
+    full_range: bool = False
+
+
+class SoundInfo(Model):
+    """One audio stream of the source. `stream` is its index in the source's container."""
+
+    stream: int
+    codec: str
+    sample_rate: int
+    channels: int
+    copied: bool = Field(description="False: the result's container can't hold it, it becomes AAC")
+
+
+class SourceInfo(Model):
+    """Facts of a source, measured once; every stage reads them, none asks the file again.
+
+    `width` and `height` are those of the upright picture (after `rotation`); a slot of the arena
+    holds upright frames. `time_base` is the video stream's, seconds per tick.
+    """
+
+    format: str
+    codec: str
+    stream: int = Field(description="index of the chosen video stream")
+    width: int
+    height: int
+    rotation: Literal[0, 90, 180, 270] = Field(
+        default=0, description="degrees clockwise to turn a decoded frame to make it upright"
+    )
+    sample_aspect: Ratio = Field(default=(1, 1), description="of the upright picture")
+    pixel_format: str = ""
+    time_base: Ratio
+    frame_rate: Ratio = Field(
+        description="average; for estimates and generated times, never timing"
+    )
+    generated_times: bool = Field(
+        default=False, description="the source has none: frame i (in display order) is at i / rate"
+    )
+    frames_estimate: int | None = None
+    duration_s: float | None = None
+    color: ColorTags = ColorTags()
+    sounds: tuple[SoundInfo, ...] = ()
+    size_bytes: int = 0
+
+    @property
+    def tick_s(self) -> Fraction:
+        """Seconds per tick of `time_base`, exact."""
+        return Fraction(*self.time_base)
+
+
+class Segment(Model):
+    """A run of whole GOPs as an object in the store, and which frames it owns.
+
+    It owns the frames with `first_pts <= pts < end_pts` (None: unbounded), in ticks of the source's
+    time base. The object may hold more packets than it owns frames of: with open GOPs the next
+    keyframe and its leading pictures are in both neighbours, shown by exactly one.
+    """
+
+    index: int = Field(ge=0)
+    key: str
+    first_pts: int | None
+    end_pts: int | None
+    frames: int = Field(ge=0, description="frames owned, by packet count; damage may yield fewer")
+    previous_pts: int | None = Field(
+        default=None,
+        description="pts of the frame shown before the first owned one (for fps limit)",
+    )
+    size_bytes: int = 0
+
+
+class Rect(Model):
+    """Whole pixels: left, top, width, height. In an output picture all four are even."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+class OutputPlan(Model):
+    """The picture to make: canvas and the two tiles, left/top person first. Square pixels."""
+
+    width: int
+    height: int
+    tiles: tuple[Rect, Rect]
+    codec: Codec
+    crf: int
+    preset: str
+    color: ColorTags
+    time_base: Ratio
+    frame_rate: Ratio
