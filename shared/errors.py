@@ -58,7 +58,7 @@ class PermanentError(DualfaceError):
 
 
 class TemporaryError(DualfaceError):
-    """May pass by itself; the work is repeated after `delay_s` seconds, a bounded number of times."""
+    """May pass by itself; the work is repeated after `delay_s` seconds, at most a few times."""
 
     def __init__(self, code: ErrorCode, message: str, delay_s: float = 1.0) -> None:
         super().__init__(code, message)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 Plane = npt.NDArray[np.uint8]
-"""One plane: shape (rows, columns), dtype uint8, C-contiguous; a view into the arena, not a copy."""
+"""One plane: shape (rows, columns), dtype uint8, C-contiguous; a view into the arena."""
 
 Planes = tuple[Plane, ...]
 """I420: (Y, U, V), each 2-D. NV12: (Y, UV) with UV of shape (rows, 2 * columns), interleaved."""
