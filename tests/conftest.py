@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from shared.redisdb import Connection, connect
+from tests.servers import redis_server
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOOTAGE = PROJECT.parent / "shared" / "footage"
@@ -17,3 +21,19 @@ def footage() -> Path:
     if not FOOTAGE.is_dir():
         pytest.skip("the development clips (../shared/footage) are not here")
     return FOOTAGE
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real server for the whole run; `redis` empties it for each test."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Connection]:
+    """A connection to an empty server."""
+    connection = connect(redis_url)
+    connection.flushall()
+    yield connection
+    connection.close()

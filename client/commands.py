@@ -1,0 +1,185 @@
+"""What the commands do, apart from parsing their options."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from client.progress import Display
+from client.requests import Options, Request, make_request, parse_size
+from client.run import InterruptedRunError, Outcome, default_output, interruptible, run_jobs
+from client.stack import running_stack
+from shared.errors import ErrorCode, PermanentError
+from shared.ledger import STAGES
+from shared.models import ENTRIES, choose, is_here, locate, pull
+from shared.settings import Settings
+
+
+def run_command(
+    settings: Settings,
+    inputs: Sequence[Path],
+    output: Path | None,
+    out: Path | None,
+    options: Options,
+    *,
+    dry_run: bool,
+) -> int:
+    """Exit code: 0 all well, 1 a job failed, 2 nothing could be started, 130 interrupted."""
+    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    if output is not None and (out is not None or len(inputs) > 1):
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, "--output names one file; use --out FOLDER for several videos."
+        )
+    folder = out or Path()
+    if not dry_run and out is not None:
+        _make_folder(out)
+    requests, problems = _requests(inputs, output, folder, options)
+    for problem in problems:
+        errors.print(f"dualface: {problem}", style="red", highlight=False)
+    if dry_run:
+        for request in requests:
+            _print_plan(console, request)
+        return 2 if problems else 0
+    if not requests:
+        return 2
+    _ensure_model(settings, options.detector, console)
+    try:
+        outcomes = run_jobs(settings, requests, Display(console))
+    except InterruptedRunError as error:
+        errors.print(f"dualface: {error.message}", highlight=False)
+        return 128 + error.number
+    for outcome in outcomes:
+        _print_outcome(console, errors, outcome)
+    return 1 if problems or any(outcome.error for outcome in outcomes) else 0
+
+
+def up_command(settings: Settings) -> int:
+    """Keep a stack running; 0 when asked to stop."""
+    console = Console()
+    try:
+        with interruptible(), running_stack(settings) as stack:
+            stack.wait_until_consuming()
+            console.print(f"The stack is up; its logs are in {settings.state_dir / 'logs'}.")
+            while True:
+                stack.watch()
+                time.sleep(0.2)
+    except InterruptedRunError:
+        return 0
+
+
+def sample_command(settings: Settings, path: Path, seconds: float, size: str, seed: int) -> int:
+    """Draw the sample video."""
+    from client.sample import make_sample  # NumPy and OpenCV: 0.5 s that no other command needs
+
+    cache = settings.cache_dir / "portraits"
+    make_sample(path, seconds=seconds, size=parse_size(size), seed=seed, portraits=cache)
+    Console().print(
+        f"{path}: {seconds:g} s of two people; ground truth in {path.with_suffix('.json')}"
+    )
+    return 0
+
+
+def models_list_command(settings: Settings) -> int:
+    """A table of models."""
+    table = Table("model", "family", "licence", "where")
+    for entry in ENTRIES:
+        cache = settings.cache_dir / "models"
+        here = is_here(entry.name, cache, settings.model_folders)
+        where = str(locate(entry.name, cache, settings.model_folders)) if here else "not fetched"
+        table.add_row(entry.name, entry.family, entry.licence, where)
+    Console().print(table)
+    return 0
+
+
+def models_pull_command(settings: Settings, name: str) -> int:
+    """Fetch one model."""
+    path = pull(name, settings.cache_dir / "models", settings.model_folders)
+    Console().print(f"{name}: {path}")
+    return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermanentError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"The output folder {folder} can't be made ({error.strerror}).",
+        ) from error
+
+
+def _requests(
+    inputs: Sequence[Path], output: Path | None, folder: Path, options: Options
+) -> tuple[list[Request], list[str]]:
+    requests: list[Request] = []
+    problems: list[str] = []
+    taken: set[Path] = set()
+    for path in inputs:
+        target = output or default_output(path, folder)
+        while target in taken:
+            target = target.with_name(f"{target.stem}-2{target.suffix}")
+        taken.add(target)
+        try:
+            requests.append(make_request(path, target, options))
+        except PermanentError as error:
+            problems.append(error.message)
+    return requests, problems
+
+
+def _ensure_model(settings: Settings, detector: str, console: Console) -> None:
+    """Fetch the model now, where a person sees it, rather than in a worker."""
+    cache = settings.cache_dir / "models"
+    entry = choose(detector, cache, settings.model_folders)
+    if not is_here(entry.name, cache, settings.model_folders):
+        console.print(f"Fetching the detection model {entry.name} (once).")
+        pull(entry.name, cache, settings.model_folders)
+
+
+def _print_plan(console: Console, request: Request) -> None:
+    source, plan = request.source, request.plan
+    frames = source.frames_estimate
+    console.print(
+        f"{request.input}: {source.width}x{source.height} {source.codec}, "
+        f"{frames or 'unknown'} frames, {len(source.sounds)} sound -> {request.output}: "
+        f"{plan.width}x{plan.height} {plan.codec.value} crf {plan.crf}",
+        highlight=False,
+    )
+
+
+def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
+    request, view, result = outcome.request, outcome.view, outcome.result
+    if outcome.error is not None or view is None or result is None:
+        reason = outcome.error or "it ended without a result"
+        errors.print(f"dualface: {request.input}: {reason}", style="red", highlight=False)
+        return
+    rate = result.frames / outcome.seconds
+    engines = ", ".join(f"{stage} {view.engines.get(stage, '-')}" for stage in STAGES)
+    sounds = []
+    if result.sounds_copied:
+        sounds.append(f"{result.sounds_copied} kept as it was")
+    if result.sounds_encoded:
+        sounds.append(f"{result.sounds_encoded} re-encoded to AAC")
+    console.print(f"[bold]{request.output}[/bold]", highlight=False)
+    rows = [
+        ("frames", f"{result.frames} in {outcome.seconds:.1f} s = {rate:.1f} frames/s"),
+        ("engines", engines),
+        ("people found", str(result.people)),
+        ("sound", ", ".join(sounds) or "none in the source"),
+        ("CPU s/1000 frames", _cpu_text(view.cpu_s, result.frames)),
+    ]
+    if result.frames_lost:
+        rows.append(("lost", f"{result.frames_lost} frames could not be decoded"))
+    if result.frames_dropped:
+        rows.append(("dropped", f"{result.frames_dropped} frames by the frame-rate limit"))
+    rows += [("note", warning) for warning in result.warnings]
+    for name, text in rows:
+        console.print(f"  {name + ':':20}{text}", highlight=False)
+
+
+def _cpu_text(cpu_s: dict[str, float], frames: int) -> str:
+    per = {stage: 1000 * cpu_s.get(stage, 0.0) / max(1, frames) for stage in STAGES}
+    return ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in per.items())

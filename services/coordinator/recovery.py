@@ -1,0 +1,98 @@
+"""Finds work that nobody does any more and has it done again; keeps waiting batches' slots leased.
+
+Two signs: a worker that no longer gives signs of life holds an item, or an item was sent and nobody
+took it up for `PATIENCE_S` (the message died with a worker that had only reserved it). Sending
+once too often is harmless: whoever takes an item up asks the ledger first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from services.coordinator.dispatch import Dispatcher
+from shared.jobs import JobState
+from shared.ledger import Flight
+from shared.runtime import Runtime
+from shared.workers import living
+
+PATIENCE_S = 15.0
+"""Doubled with every repeat for the same item: a long queue is no reason to fill it with twins."""
+
+
+class Recovery:
+    """State is memory only: a successor starts its watch anew."""
+
+    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
+        self._runtime = runtime
+        self._dispatcher = dispatcher
+        self._watch: dict[tuple[str, str], tuple[float, float]] = {}
+        self._log = structlog.get_logger(stage="coordinator")
+
+    def step(self) -> None:
+        """Look at every live job once."""
+        alive = {worker.id for worker in living(self._runtime.redis)}
+        seen: set[tuple[str, str]] = set()
+        for job in self._runtime.ledger.live():
+            seen |= self._look(job, alive)
+        self._watch = {key: value for key, value in self._watch.items() if key in seen}
+
+    def _look(self, job: str, alive: set[str]) -> set[tuple[str, str]]:
+        ledger = self._runtime.ledger
+        state = ledger.state(job)
+        hands = ledger.hands(job)
+        keys: set[tuple[str, str]] = set()
+
+        def check(item: str, worker: str | None, again: Callable[[], None]) -> None:
+            key = (job, f"{item} {worker or ''}")
+            keys.add(key)
+            if worker is not None and worker in alive:
+                return
+            if worker is None and not self._overdue(key):
+                return
+            self._log.warning("done again", job=job, item=item, lost_worker=worker)
+            if worker is not None:
+                ledger.let_go(job, item, worker)
+            again()
+
+        if state in (JobState.QUEUED, JobState.SPLITTING):
+            check("split", hands.get("split"), lambda: self._dispatcher.send_split(job, again=True))
+        if state is JobState.MUXING:
+            check("mux", hands.get("mux"), lambda: self._dispatcher.send_mux(job, again=True))
+        for index, attempt in ledger.running(job).items():
+            item = f"segment:{index}"
+            check(item, hands.get(item), self._returner(job, index, attempt))
+        parked = ledger.parked(job)
+        for flight in ledger.flights(job):
+            self._keep(job, flight)
+            if flight.name not in parked:
+                check(f"{flight.stage} {flight.name}", flight.worker, self._resender(flight))
+        return keys
+
+    def _returner(self, job: str, index: int, attempt: int) -> Callable[[], None]:
+        ledger = self._runtime.ledger
+        return lambda: ledger.return_segment(job, index, attempt, gave_back=False)
+
+    def _resender(self, flight: Flight) -> Callable[[], None]:
+        def again() -> None:
+            if flight.worker is not None:
+                self._runtime.ledger.let_go(flight.message.job, flight.name, flight.worker)
+            self._runtime.send_batch(flight.message, flight.stage)
+
+        return again
+
+    def _keep(self, job: str, flight: Flight) -> None:
+        """Renew the lease of a batch's slot; a batch whose slot is lost is decoded again."""
+        if not self._runtime.still_holds(flight.message.slot):
+            self._log.warning("slot lost, decoded again", job=job, batch=flight.name)
+            self._runtime.ledger.forget_batch(job, flight.name)
+
+    def _overdue(self, key: tuple[str, str]) -> bool:
+        now = time.monotonic()
+        since, patience = self._watch.setdefault(key, (now, PATIENCE_S))
+        if now - since < patience:
+            return False
+        self._watch[key] = (now, patience * 2)
+        return True

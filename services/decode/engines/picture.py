@@ -1,0 +1,106 @@
+"""From a decoded frame of any pixel format and size to upright I420 planes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from shared.jobs import SourceInfo
+from shared.media.layout import Plane, Planes
+
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+# ISO/IEC 23091-2 matrix code points to swscale's names for the same coefficients.
+_COLORSPACES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_NEUTRAL = 128
+_SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+
+
+class PictureWriter:
+    """Writes frames of one source; keeps swscale's context between frames."""
+
+    def __init__(self, source: SourceInfo) -> None:
+        self._turn = _TURNS.get(source.rotation)
+        turned = source.rotation in (90, 270)
+        self._size = (source.height, source.width) if turned else (source.width, source.height)
+        self._color = source.color
+        self._reformatter = VideoReformatter()
+
+    def write(self, frame: VideoFrame, planes: Planes) -> None:
+        """Fill `planes` (I420, upright size) with `frame`."""
+        if frame.format.name.startswith("gray"):
+            # swscale takes every grey for full range, whatever its tags say.
+            frame = self._scaled(frame, "gray")
+            for target in planes[1:]:
+                target[:] = _NEUTRAL
+        elif not self._fits(frame):
+            frame = self._converted(frame)
+        for plane, target in zip(frame.planes, planes, strict=False):
+            rows = _rows(plane)
+            if self._turn is None:
+                np.copyto(target, rows)
+            else:
+                cv2.rotate(rows, self._turn, dst=target)
+
+    def _fits(self, frame: VideoFrame) -> bool:
+        """True when the frame's planes can be copied as they are."""
+        name = frame.format.name
+        full = name == "yuvj420p" or frame.color_range == ColorRange.JPEG
+        # An untagged frame is what the source as a whole was taken to be.
+        known = name == "yuvj420p" or frame.color_range != ColorRange.UNSPECIFIED
+        return (
+            name in ("yuv420p", "yuvj420p")
+            and (frame.width, frame.height) == self._size
+            and (not known or full == self._color.full_range)
+        )
+
+    def _converted(self, frame: VideoFrame) -> VideoFrame:
+        wanted = ColorRange.JPEG if self._color.full_range else ColorRange.MPEG
+        source_range, target_matrix = wanted, None
+        if frame.format.is_rgb or frame.format.has_palette:
+            source_range = ColorRange.JPEG
+            target_matrix = _COLORSPACES.get(self._color.matrix, Colorspace.ITU601)
+        elif frame.format.name.startswith("yuvj"):
+            source_range = ColorRange.JPEG
+        elif frame.color_range != ColorRange.UNSPECIFIED:
+            source_range = ColorRange(frame.color_range)
+        return self._scaled(frame, "yuv420p", target_matrix, source_range, wanted)
+
+    def _scaled(
+        self,
+        frame: VideoFrame,
+        pixel_format: str,
+        matrix: int | None = None,
+        source_range: int | None = None,
+        target_range: int | None = None,
+    ) -> VideoFrame:
+        """swscale's work; None keeps what the frame says."""
+        return self._reformatter.reformat(
+            frame,
+            width=self._size[0],
+            height=self._size[1],
+            format=pixel_format,
+            dst_colorspace=matrix,
+            src_color_range=source_range,
+            dst_color_range=target_range,
+            interpolation=_SCALING,
+            threads=1,
+        )
+
+
+def _rows(plane: VideoPlane) -> Plane:
+    """View of a plane without its padding, top row first even where it is stored bottom-up."""
+    stride = abs(plane.line_size)
+    view: Plane = np.frombuffer(memoryview(plane), np.uint8, count=stride * plane.height)
+    rows: Plane = view.reshape(plane.height, stride)[:, : plane.width]
+    return rows[::-1] if plane.line_size < 0 else rows

@@ -1,0 +1,183 @@
+"""Software decoding by FFmpeg's threads, through PyAV."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.codec.context import CodecContext, Flags, ThreadType
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from services.decode.engines.base import DecodedFrame, DecodeReport
+from services.decode.engines.picture import PictureWriter
+from services.decode.packets import PacketEntry, PacketFile, StreamHeader
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import Segment, SourceInfo
+from shared.media.layout import Planes
+from shared.media.timestamps import between, frame_ticks, generated_pts
+
+
+@dataclass(frozen=True, slots=True)
+class PyAvFrame:
+    """A frame in the decoder's memory; holding it keeps one of its buffers."""
+
+    pts: int
+    corrupt: bool
+    picture: VideoFrame
+    writer: PictureWriter
+
+    def write_to(self, planes: Planes) -> None:
+        """See `DecodedFrame.write_to`."""
+        self.writer.write(self.picture, planes)
+
+
+class PyAvDecoder:
+    """The decoder of last resort: every codec, no device. `threads` 0 means one per core."""
+
+    name = "pyav"
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads
+        self.report = DecodeReport()
+
+    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
+        """See `SegmentDecoder.decode`."""
+        report = self.report = DecodeReport(expected=segment.frames)
+        writer = PictureWriter(source)
+        with PacketFile(path) as packets:
+            times = _Times(packets.entries, segment, source, report)
+            anything = False
+            for frame in self._pictures(packets, source):
+                anything = True
+                pts = times.of(frame)
+                if pts is None:
+                    continue
+                report.shown += 1
+                report.concealed += frame.is_corrupt
+                yield PyAvFrame(pts, frame.is_corrupt, frame, writer)
+            if not anything and any(entry.shown for entry in packets.entries):
+                raise PermanentError(
+                    ErrorCode.TOO_DAMAGED,
+                    f"No frame of segment {segment.index} can be decoded: the source is damaged "
+                    "there, get it again.",
+                )
+
+    def _pictures(self, packets: PacketFile, source: SourceInfo) -> Iterator[VideoFrame]:
+        """Every frame of the file, with the number of its packet as `pts`.
+
+        With frame threads an error while the decoder drains loses what it still held. Then the
+        file is decoded again without them, where errors come before draining, for that rest.
+        """
+        context = self._open(packets.header, source, ThreadType.AUTO)
+        count, last = 0, None
+        for frame in _decoded(packets, context, self.report):
+            count += 1
+            last = frame.pts
+            yield frame
+        if self.report.failed_packets == 0 or count >= len(packets.entries):
+            return
+        again = self._open(packets.header, source, ThreadType.SLICE)
+        behind = last is None
+        for frame in _decoded(packets, again, DecodeReport()):
+            if behind:
+                yield frame
+            behind = behind or frame.pts == last
+
+    def _open(
+        self, header: StreamHeader, source: SourceInfo, threading: ThreadType
+    ) -> VideoCodecContext:
+        try:
+            context = CodecContext.create(header.decoder, "r")
+        except (ValueError, av.error.FFmpegError) as error:
+            raise PermanentError(
+                ErrorCode.UNSUPPORTED_CODEC,
+                f"There is no decoder for {header.codec} here: convert the video to H.264 first.",
+            ) from error
+        assert isinstance(context, VideoCodecContext)
+        header.apply(context)
+        context.thread_type = threading
+        context.thread_count = self._threads
+        # Concealed frames are shown: one that is missing would shift nothing but be seen.
+        context.flags |= Flags.output_corrupt
+        # A later parameter set may name any size: twice the source's is room for real changes.
+        context.options = {"max_pixels": str(max(1 << 22, 4 * source.width * source.height))}
+        return context
+
+
+def _decoded(
+    packets: PacketFile, context: VideoCodecContext, report: DecodeReport
+) -> Iterator[VideoFrame]:
+    """Frames in display order, with the number of their packet as `pts`.
+
+    Numbers, as the source's own times may be missing, repeated or shared with hidden packets.
+    """
+    for index in range(len(packets.entries)):
+        packet = packets.packet(index)
+        packet.pts = index
+        try:
+            yield from context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            report.failed_packets += 1
+    try:
+        yield from context.decode(None)
+    except (av.error.FFmpegError, ValueError):
+        report.failed_packets += 1
+
+
+class _Times:
+    """Gives each frame of one segment its time, or says that it is not to be shown."""
+
+    def __init__(
+        self,
+        entries: tuple[PacketEntry, ...],
+        segment: Segment,
+        source: SourceInfo,
+        report: DecodeReport,
+    ) -> None:
+        self._entries = entries
+        self._first = segment.first_pts
+        self._end = segment.end_pts
+        self._source = source
+        self._report = report
+        self._step = frame_ticks(source.frame_rate, source.time_base)
+        self._known = sorted({e.pts for e in entries if e.shown and e.pts is not None})
+        self._last: int | None = None
+        self._count = 0
+
+    def of(self, frame: VideoFrame) -> int | None:
+        """Its time in ticks, later than that of the one before; None when it isn't shown."""
+        number = frame.pts
+        entry = self._entries[number] if number is not None else None
+        if entry is not None and not entry.shown:
+            return None
+        if self._source.generated_times:
+            self._count += 1
+            return generated_pts(self._count - 1, self._source.frame_rate, self._source.time_base)
+        pts = entry.pts if entry is not None else None
+        if pts is not None and not self._owns(pts):
+            return None
+        if pts is None or (self._last is not None and pts <= self._last):
+            pts = self._repaired()
+        if pts is None:
+            self._report.no_room += 1
+            return None
+        self._last = pts
+        return pts
+
+    def _owns(self, pts: int) -> bool:
+        if self._first is not None and pts < self._first:
+            return False
+        return self._end is None or pts < self._end
+
+    def _repaired(self) -> int | None:
+        """A free tick after the frame before and ahead of the next known time."""
+        self._report.repaired += 1
+        if self._last is None:
+            return self._first if self._first is not None else (self._known or [0])[0]
+        place = bisect_right(self._known, self._last)
+        following = self._known[place] if place < len(self._known) else self._end
+        return between(self._last, following, self._step)

@@ -1,0 +1,178 @@
+"""The order of steps of decode: split a source; turn a segment into batches in slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from services.decode.engines.base import DecodedFrame
+from services.decode.engines.pyav import PyAvDecoder
+from services.decode.plan import batch_frames, keeps
+from services.decode.split import split
+from shared.errors import ErrorCode, TemporaryError
+from shared.jobs import Segment
+from shared.ledger import Facts, Losses
+from shared.media.layout import FrameLayout, Plane
+from shared.media.output import plan_output
+from shared.media.probe import probe
+from shared.messages import BatchMessage, SegmentMessage, SplitMessage
+from shared.names import segment_key
+from shared.runtime import Runtime, slot_ref
+
+
+def split_job(runtime: Runtime, message: SplitMessage) -> None:
+    """Probe the source, store its segments one by one, each ready for dispatch at once."""
+    ledger, job = runtime.ledger, message.job
+    if not ledger.take(job, message.item, runtime.worker):
+        return
+    spec = ledger.spec(job)
+    with runtime.store.local(spec.source) as path, runtime.store.scratch() as folder:
+        source = probe(path, spec.container)
+        output = plan_output(spec, source)
+        slot_bytes = runtime.arenas.current(runtime.settings.arena).descriptor.slot_bytes
+        layouts = (
+            FrameLayout(width=source.width, height=source.height),
+            FrameLayout(width=output.width, height=output.height),
+        )
+        most = runtime.settings.batch_frames
+        frames = min(batch_frames(slot_bytes, layout, most) for layout in layouts)
+        ledger.put_facts(job, source, output, frames)
+        segments, total = 0, 0
+        for segment, file in split(path, source, folder, runtime.settings.segment_target_s):
+            key = segment_key(job, file.name)
+            runtime.store.put(key, file)
+            if not ledger.add_segment(job, segment.model_copy(update={"key": key})):
+                return
+            segments, total = segments + 1, total + segment.frames
+    ledger.split_done(job, segments, total)
+    ledger.let_go(job, message.item, runtime.worker)
+
+
+def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
+    """Decode a segment; every wanted batch goes to infer. A repeat makes only what is missing."""
+    ledger, job, segment = runtime.ledger, message.job, message.segment
+    if not ledger.segment_is_current(job, segment.index, message.attempt):
+        return
+    if not ledger.take(job, message.item, runtime.worker):
+        return
+    facts = ledger.facts(job)
+    decoder = PyAvDecoder(threads=runtime.settings.decode_threads)
+    ledger.note_engine(job, "decode", decoder.name)
+    batches = _Batches(runtime, message, facts)
+    with runtime.store.local(segment.key) as path:
+        try:
+            kept = _kept(decoder.decode(path, segment, facts.source), segment, facts, batches)
+            for frame in kept:
+                batches.add(frame)
+            batches.close()
+        except _GaveBackError:
+            ledger.return_segment(job, segment.index, message.attempt, gave_back=True)
+            return
+        finally:
+            batches.abandon()
+    losses = Losses(decoder.report.lost, decoder.report.repaired, batches.dropped)
+    parked = ledger.segment_done(job, segment.index, message.attempt, batches.count, losses)
+    if parked is not None:
+        runtime.send_batch(parked, "compose")
+
+
+def _kept(
+    frames: Iterator[DecodedFrame], segment: Segment, facts: Facts, batches: _Batches
+) -> Iterator[DecodedFrame]:
+    """The frames that the job's frame-rate limit lets through."""
+    limit, tick_s = facts.spec.fps_limit, facts.source.tick_s
+    previous = segment.previous_pts
+    for frame in frames:
+        if limit is None or keeps(frame.pts, previous, tick_s, limit):
+            yield frame
+        else:
+            batches.dropped += 1
+        previous = frame.pts
+
+
+class _GaveBackError(Exception):
+    """No slot in time, or the job is over: the segment goes back to the dispatcher."""
+
+
+@dataclass
+class _Open:
+    """A batch being filled; `slot` is None when the batch is not wanted (any more)."""
+
+    message: BatchMessage | None
+    slot: Plane | None
+    pts: list[int] = field(default_factory=list)
+
+
+class _Batches:
+    """Fills slots with frames, one batch after the other."""
+
+    def __init__(self, runtime: Runtime, message: SegmentMessage, facts: Facts) -> None:
+        self._runtime = runtime
+        self._message = message
+        self._layout = FrameLayout(width=facts.source.width, height=facts.source.height)
+        self._open: _Open | None = None
+        self.count = 0
+        self.dropped = 0
+
+    def add(self, frame: DecodedFrame) -> None:
+        """Write the frame into the open batch; blocks while all slots are taken."""
+        if self._open is None:
+            self._open = self._begin(frame.pts)
+        batch = self._open
+        if batch.slot is not None:
+            frame.write_to(self._layout.planes(batch.slot, len(batch.pts)))
+        batch.pts.append(frame.pts)
+        if len(batch.pts) == self._message.batch_frames:
+            self.close()
+
+    def close(self) -> None:
+        """Hand the open batch on, if there is one."""
+        batch, self._open = self._open, None
+        if batch is None:
+            return
+        self.count += 1
+        if batch.message is None:
+            return
+        message = batch.message.model_copy(update={"pts": tuple(batch.pts)})
+        if not self._runtime.hand_on(message, "infer"):
+            self._runtime.release(message.slot)
+            if not self._is_current():
+                raise _GaveBackError
+
+    def abandon(self) -> None:
+        """Give back the slot of a batch that was not finished."""
+        batch, self._open = self._open, None
+        if batch is not None and batch.message is not None:
+            self._runtime.release(batch.message.slot)
+
+    def _begin(self, pts: int) -> _Open:
+        runtime, message = self._runtime, self._message
+        job, segment = message.job, message.segment.index
+        if not runtime.ledger.wanted(job, segment, self.count):
+            return _Open(None, None)
+        arena = runtime.arenas.current(runtime.settings.arena)
+        lease = runtime.leases.acquire(
+            arena.descriptor.thing("decoded"),
+            f"{job}/{segment}:{self.count}",
+            wait_s=runtime.settings.slot_wait_s,
+            # The last slot is for batches that nothing undecoded stands before: a job whose later
+            # segments fill all slots would wait for its own earlier one for ever.
+            reserve=lambda: 0 if runtime.ledger.in_turn(job, segment) else 1,
+            give_up=lambda: not self._is_current(),
+        )
+        if lease is None:
+            raise _GaveBackError
+        ref = slot_ref(arena.descriptor.name, arena.descriptor.generation, "decoded", lease)
+        slot = runtime.slot(ref)
+        if slot is None:
+            raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while decoding.", 0.5)
+        opened = BatchMessage(
+            job=job, segment=segment, batch=self.count, layout=self._layout, pts=(pts,), slot=ref
+        )
+        return _Open(opened, slot)
+
+    def _is_current(self) -> bool:
+        message = self._message
+        return self._runtime.ledger.segment_is_current(
+            message.job, message.segment.index, message.attempt
+        )

@@ -1,0 +1,17 @@
+"""The encode worker: `python -m services.encode`."""
+
+from __future__ import annotations
+
+import sys
+
+from services.encode.tasks import worker
+from shared.settings import Settings
+
+
+def main(settings: Settings) -> int:
+    """Work until SIGTERM; the exit code."""
+    return worker(settings).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Settings()))

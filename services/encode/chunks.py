@@ -1,0 +1,177 @@
+"""The file of one chunk: NUT with one video stream, and a note of what must be in it.
+
+NUT takes any time base and keeps parameter sets in its header, but can't store times below zero
+and may refine the time base. So a chunk counts from its own first frame, and the note, a line of
+metadata in the header, has the first pts, the number of frames and a checksum of their payloads:
+a chunk that was cut or changed on its way is known as such before it is joined.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+from pydantic import ValidationError
+
+from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.jobs import Model
+
+NOTE = "dualface"
+FORMAT = "nut"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Note(Model):
+    """What a chunk says of itself. `first_pts` and `last_pts` count in `time_base`.
+
+    `header_sha256` is of the parameter sets; equal in all chunks of a job, or they can't be joined.
+    """
+
+    v: int = 1
+    frames: int
+    first_pts: int
+    last_pts: int
+    time_base: tuple[int, int]
+    header_sha256: str
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk in memory: packets in decode order, `pts[i]` of the i-th in ticks of its time base.
+
+    `reorder_depth` is how many frames a decoder holds back, as the parameter sets say.
+    """
+
+    note: Note
+    packets: list[Packet[VideoStream]]
+    pts: list[int]
+    reorder_depth: int
+
+
+def write_chunk(
+    path: Path,
+    tick: Fraction,
+    make: Callable[[OutputContainer], tuple[VideoStream, list[Packet[VideoStream]]]],
+) -> Note:
+    """Write what `make` returns as a chunk at `path`, replacing it in one step.
+
+    `make` adds the stream to the container it gets and returns it with all its packets, pts in
+    units of `tick` seconds. Nothing is written before it returns, so the packets of one batch are
+    held in memory: encoded, far smaller than the batch itself.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # bitexact: no version string, the same frames give the same bytes
+        options = {"fflags": "+bitexact", "avoid_negative_ts": "disabled"}
+        with av.open(f"file:{part}", "w", format=FORMAT, container_options=options) as out:
+            stream, packets = make(out)
+            note = _note(stream, packets, tick)
+            out.metadata[NOTE] = note.model_dump_json()
+            for packet in packets:
+                _localize(packet, note.first_pts)
+                packet.stream = stream
+                out.mux(packet)
+        os.replace(part, path)
+    except (OSError, av.FFmpegError) as error:
+        raise write_error(error, path) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return note
+
+
+def _note(stream: VideoStream, packets: Sequence[Packet[VideoStream]], tick: Fraction) -> Note:
+    times = [packet.pts for packet in packets if packet.pts is not None]
+    return Note(
+        frames=len(packets),
+        first_pts=min(times),
+        last_pts=max(times),
+        time_base=(tick.numerator, tick.denominator),
+        header_sha256=hashlib.sha256(stream.codec_context.extradata or b"").hexdigest(),
+        crc32=_checksum(packets),
+    )
+
+
+def _localize(packet: Packet[VideoStream], first_pts: int) -> None:
+    if packet.pts is not None and packet.dts is not None:
+        packet.pts -= first_pts
+        packet.dts -= first_pts
+
+
+def _checksum(packets: Sequence[Packet[VideoStream]]) -> int:
+    crc = 0
+    for packet in packets:
+        crc = zlib.crc32(packet, crc)
+    return crc
+
+
+def read_chunk(path: Path, index: int) -> Chunk:
+    """Read chunk number `index` of its job.
+
+    Raises TemporaryError STAGE_FAILED when it is missing, cut or changed: reading it again from
+    the store may help, and the number says which batch to encode again if not.
+    """
+    try:
+        with av.open(f"file:{path}", format=FORMAT) as source:
+            note = Note.model_validate_json(source.metadata.get(NOTE, ""))
+            stream = source.streams.video[0]
+            packets = [packet for packet in source.demux(stream) if packet.size]
+            pts = [_global_pts(packet, note) for packet in packets]
+            depth = stream.codec_context.reorder_depth
+    except (OSError, av.FFmpegError, ValidationError, IndexError, ValueError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "can't be read"
+        raise _damaged(index, path, reason) from error
+    if len(packets) != note.frames:
+        raise _damaged(index, path, f"has {len(packets)} of its {note.frames} frames")
+    if _checksum(packets) != note.crc32:
+        raise _damaged(index, path, "has changed since it was written")
+    return Chunk(note, packets, pts, depth)
+
+
+def open_template(stack: ExitStack, path: Path) -> VideoStream:
+    """The stream of a chunk that `read_chunk` has accepted; valid until `stack` closes."""
+    return stack.enter_context(av.open(f"file:{path}", format=FORMAT)).streams.video[0]
+
+
+def _global_pts(packet: Packet[VideoStream], note: Note) -> int:
+    if packet.pts is None:
+        raise ValueError("a packet without time")
+    local = packet.pts * packet.time_base / Fraction(*note.time_base)
+    if local.denominator != 1:
+        raise ValueError(f"{packet.pts} is no whole tick")
+    return local.numerator + note.first_pts
+
+
+def _damaged(index: int, path: Path, reason: str) -> TemporaryError:
+    return TemporaryError(
+        ErrorCode.STAGE_FAILED,
+        f"Chunk {index} ({path.name}) {reason}; fetch it again, or encode its batch again.",
+    )
+
+
+def write_error(error: OSError | av.FFmpegError, path: Path) -> PermanentError | TemporaryError:
+    """The error of the house for one met while writing `path`."""
+    number = error.errno or 0
+    if number in NO_SPACE:
+        return TemporaryError(
+            ErrorCode.NO_SPACE,
+            f"There is no space left to write {path.name}; free some on its disk.",
+            10.0,
+        )
+    reason = os.strerror(number).lower() if number > 0 else str(error)
+    return PermanentError(
+        ErrorCode.OUTPUT_UNWRITABLE,
+        f"Can't write {path.name} in {path.parent}: {reason}; choose a folder that exists and"
+        " may be written to.",
+    )

@@ -1,0 +1,54 @@
+"""What an encoder of chunks is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import Field
+
+from shared.jobs import Codec, Model, OutputPlan
+from shared.media.layout import FrameLayout, Planes
+
+Frame = tuple[int, Planes]
+"""pts in ticks of the output's time base, and the planes (borrowed until the next frame)."""
+
+
+class ChunkInfo(Model):
+    """Facts of a written chunk. `first_pts` and `last_pts` in ticks of the output's time base.
+
+    Chunks with the same `header_sha256` (parameter sets) can be joined.
+    """
+
+    frames: int = Field(ge=1)
+    size_bytes: int = Field(ge=1, description="size of the file")
+    first_pts: int
+    last_pts: int
+    header_sha256: str
+
+
+class ChunkEncoder(Protocol):
+    """Encodes one batch to one file that decodes by itself.
+
+    Deterministic: the same frames, output and threads give the same bytes, whatever was encoded
+    before.
+    """
+
+    def name_for(self, codec: Codec) -> str:
+        """What encodes `codec`, for the job's result and for metrics."""
+        ...
+
+    def encode(
+        self, frames: Iterable[Frame], layout: FrameLayout, output: OutputPlan, path: Path
+    ) -> ChunkInfo:
+        """Write `frames`, in display order with strictly increasing pts, as a chunk at `path`.
+
+        Blocks while encoding. The planes are read before the next frame is asked for and never
+        kept. `path` is replaced as one step: it is never seen half written. Idempotent.
+
+        Raises PermanentError: BAD_OPTION when the encoder refuses the output's options,
+        SOURCE_EMPTY without frames, INTERNAL when times do not increase or `layout` is not the
+        output's size, OUTPUT_UNWRITABLE; TemporaryError NO_SPACE when the disk is full.
+        """
+        ...

@@ -1,0 +1,240 @@
+"""Join the chunks of a job and the sound of its source into the result."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import av
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from services.encode.check import check_result
+from services.encode.chunks import Chunk, open_template, read_chunk, write_error
+from services.encode.ending import end_of_picture
+from services.encode.sound import SoundTrack, open_sounds
+from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import Codec, Model, OutputPlan, Ratio, SourceInfo
+
+Container = Literal["mp4", "mov"]
+AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
+
+
+class MuxReport(Model):
+    """What became of the job's pieces. `shift` in seconds, added to all times (0 as a rule).
+
+    `warnings` are sentences for people.
+    """
+
+    frames: int
+    size_bytes: int
+    duration_s: float
+    shift: Ratio = (0, 1)
+    sounds_copied: int = 0
+    sounds_encoded: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def mux(
+    chunks: Sequence[Path],
+    sound: Path | None,
+    source: SourceInfo,
+    output: OutputPlan,
+    container: Container,
+    destination: Path,
+    expected_pts: Sequence[int] | None = None,
+) -> MuxReport:
+    """Write the result to `destination`, checked, in one step; on any error nothing is left.
+
+    `chunks` in display order; `sound` is the source itself, None for a silent result.
+    `expected_pts` of all frames in display order, where somebody counted them independently of the
+    chunks. Nothing is decoded or encoded, except sound that `source` says can't be copied. Memory
+    does not depend on the length, but for the muxer's index (some 100 bytes per frame).
+
+    Raises TemporaryError STAGE_FAILED naming a chunk that is missing or damaged, NO_SPACE;
+    PermanentError OUTPUT_UNWRITABLE, CHECK_FAILED.
+    """
+    if not chunks:
+        raise PermanentError(ErrorCode.SOURCE_EMPTY, "There are no frames to join.")
+    part = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    with ExitStack() as stack:
+        stack.callback(part.unlink, missing_ok=True)
+        try:
+            joined = _Join(stack, chunks, sound, source, output, part)
+            joined.write(container)
+            report = joined.check(expected_pts)
+            _settle(part, destination)
+        except (OSError, av.FFmpegError) as error:
+            raise write_error(error, destination) from error
+    return report
+
+
+def _settle(part: Path, destination: Path) -> None:
+    """Make `part` the destination, also after a power cut."""
+    for path in (part, destination.parent):
+        if path is destination.parent:
+            os.replace(part, destination)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """Pure outcome of all starts: see times.start_shift and times.movie_timescale."""
+
+    track_timescale: int
+    movie_timescale: int
+    shift: Fraction
+
+    @classmethod
+    def plan(cls, output: OutputPlan, first_pts: int, tracks: Sequence[SoundTrack]) -> _Timing:
+        video_start = first_pts * Fraction(*output.time_base)
+        starts = [video_start, *(track.start for track in tracks)]
+        track_timescale = output.time_base[1]
+        rates = [track_timescale, *(track.rate for track in tracks)]
+        shift = start_shift(starts, video_start, rates)
+        # a start that is no whole sample is written as the nearest one
+        placed = [
+            Fraction(math.floor((start + shift) * rate + Fraction(1, 2)), rate)
+            for start, rate in zip(starts, rates, strict=True)
+        ]
+        return cls(track_timescale, movie_timescale(placed), shift)
+
+
+class _Join:
+    """The state of one mux: what is read, where to, and what has passed."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        chunks: Sequence[Path],
+        sound: Path | None,
+        source: SourceInfo,
+        output: OutputPlan,
+        part: Path,
+    ) -> None:
+        self._chunks, self._source, self._output, self._part = chunks, source, output, part
+        self._sound = sound
+        self._first = read_chunk(chunks[0], 0)
+        self._template = open_template(stack, chunks[0])
+        found = [] if sound is None else open_sounds(stack, sound, source, part)
+        self._tracks = [track for track in found if not track.empty]
+        self._warnings = [
+            f"Sound stream {track.info.stream} is empty and was left out."
+            for track in found
+            if track.empty
+        ]
+        self._timing = _Timing.plan(output, self._first.note.first_pts, self._tracks)
+        self._pts = array("q")
+
+    def write(self, container: Container) -> None:
+        """Write the file: header, packets of all streams by decode time, index moved to front."""
+        options = {
+            # the index first, so that players can start before the whole file is there
+            "movflags": "+faststart",
+            "video_track_timescale": str(self._timing.track_timescale),
+            "movie_timescale": str(self._timing.movie_timescale),
+        }
+        name = f"file:{self._part}"
+        with av.open(name, "w", format=container, container_options=options) as out:
+            video = self._add_video(out)
+            streams: list[Iterator[AnyPacket]] = [self._video_packets(video)]
+            for track in self._tracks:
+                added = _add_sound(out, track)
+                streams.append(track.packets(added, self._timing.shift))
+            for packet in _merged(streams):
+                out.mux(packet)
+
+    def _add_video(self, out: OutputContainer) -> VideoStream:
+        stream = out.add_stream_from_template(self._template, opaque=True)
+        stream.time_base = Fraction(1, self._timing.track_timescale)
+        if self._output.codec is Codec.HEVC:
+            # Apple's players take HEVC only with parameter sets in the header, called hvc1
+            stream.codec_context.codec_tag = "hvc1"
+        return stream
+
+    def _video_packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+        clock = DecodeClock(self._first.reorder_depth)
+        num, den = self._output.time_base
+        shift = int(self._timing.shift * den)
+        for chunk, end in self._with_ends():
+            times = clock.times(chunk.pts)
+            lengths = display_durations(chunk.pts, end)
+            self._pts.extend(sorted(chunk.pts))
+            for packet, pts, dts, length in zip(
+                chunk.packets, chunk.pts, times, lengths, strict=True
+            ):
+                packet.time_base = Fraction(1, den)
+                packet.pts, packet.dts = pts * num + shift, dts * num + shift
+                packet.duration = length * num
+                packet.stream = stream
+                yield packet
+
+    def _with_ends(self) -> Iterator[tuple[Chunk, int]]:
+        """Each chunk with the time its last frame ends: where the next chunk begins."""
+        current = self._first
+        for index, path in enumerate(self._chunks[1:], 1):
+            following = read_chunk(path, index)
+            self._check_joins(index, current, following)
+            yield current, following.note.first_pts
+            current = following
+        shown = sorted(current.pts)
+        before = shown[-2] if len(shown) > 1 else None
+        yield current, end_of_picture(self._sound, self._source, self._output, shown[-1], before)
+
+    def _check_joins(self, index: int, current: Chunk, following: Chunk) -> None:
+        reason = ""
+        if following.note.header_sha256 != self._first.note.header_sha256:
+            reason = "was encoded with other settings than the first"
+        elif following.note.time_base != self._output.time_base:
+            reason = "counts in another time base"
+        elif following.note.first_pts <= current.note.last_pts:
+            reason = "begins before the one before it ends"
+        if reason:
+            raise PermanentError(
+                ErrorCode.STAGE_FAILED, f"Chunk {index} {reason}; encode the job again."
+            )
+
+    def check(self, expected_pts: Sequence[int] | None) -> MuxReport:
+        """Check what was written and say what it is."""
+        facts = [track.digest.facts() for track in self._tracks]
+        expected = self._pts if expected_pts is None else expected_pts
+        checked = check_result(self._part, expected, self._output, facts, self._timing.shift)
+        shift = self._timing.shift
+        copied = sum(track.info.copied for track in self._tracks)
+        return MuxReport(
+            frames=checked.frames,
+            size_bytes=self._part.stat().st_size,
+            duration_s=checked.duration_s,
+            shift=(shift.numerator, shift.denominator),
+            sounds_copied=copied,
+            sounds_encoded=len(self._tracks) - copied,
+            warnings=(*self._warnings, *(t.warning for t in self._tracks if t.warning)),
+        )
+
+
+def _add_sound(out: OutputContainer, track: SoundTrack) -> AudioStream:
+    stream = out.add_stream_from_template(track.template, opaque=True)
+    stream.time_base = Fraction(1, track.rate)
+    stream.metadata.update(track.tags)
+    stream.disposition = track.disposition
+    return stream
+
+
+def _merged(streams: Sequence[Iterable[AnyPacket]]) -> Iterator[AnyPacket]:
+    """Packets of all streams by decode time; takes one at a time from each."""
+    return heapq.merge(*streams, key=lambda packet: (packet.dts or 0) * packet.time_base)

@@ -1,0 +1,24 @@
+"""What every detection engine offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from shared.faces import Face
+from shared.media.layout import FrameLayout, Planes
+
+
+class Detector(Protocol):
+    """Finds faces in upright frames. Used by one thread at a time; keeps no state between calls."""
+
+    @property
+    def name(self) -> str:
+        """Engine and model, for example "onnx-cpu:yunet_n"; goes into `BatchFaces.engine`."""
+
+    def detect(self, frames: Sequence[Planes], layout: FrameLayout) -> list[tuple[Face, ...]]:
+        """Faces of each frame, best score first, in px of the full frame; blocks until done.
+
+        `frames` are the planes of whole frames as `layout` says (I420 or NV12); they are only read
+        and not kept. Raises PermanentError(MODEL_DAMAGED) when the model can't do its work.
+        """

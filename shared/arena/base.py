@@ -1,0 +1,53 @@
+"""An arena: one slab of memory cut into equal slots, owned by one process, mapped by many."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from shared.jobs import Model
+from shared.media.layout import Plane
+
+Pool = Literal["decoded", "composed"]
+"""Decoded and composed frames have pools of their own: a stage waits only for later stages."""
+
+
+class ArenaDescriptor(Model):
+    """What a process needs to map an arena. `generation` changes when its memory is another."""
+
+    name: str
+    kind: Literal["posix"] = "posix"
+    generation: str
+    path: str
+    slot_bytes: int
+    decoded: int
+    composed: int
+
+    def offset(self, pool: Pool, slot: int) -> int:
+        """Byte offset of a slot. Raises ValueError for a slot that does not exist."""
+        count = self.decoded if pool == "decoded" else self.composed
+        if not 0 <= slot < count:
+            raise ValueError(f"arena {self.name} has {count} {pool} slots, no slot {slot}")
+        return (slot if pool == "decoded" else self.decoded + slot) * self.slot_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole slab."""
+        return self.slot_bytes * (self.decoded + self.composed)
+
+    def thing(self, pool: Pool) -> str:
+        """The name under which the slots of `pool` are leased."""
+        return f"slots:{self.name}:{pool}"
+
+
+class Arena(Protocol):
+    """A mapped arena. Mapping is done once per process; slots are views, never copies."""
+
+    @property
+    def descriptor(self) -> ArenaDescriptor:
+        """What is mapped."""
+
+    def slot(self, pool: Pool, slot: int) -> Plane:
+        """The bytes of a slot: 1-D uint8 view, writable, valid until `close`."""
+
+    def close(self) -> None:
+        """Unmap; views handed out before must not be used any more."""

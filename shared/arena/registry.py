@@ -1,0 +1,69 @@
+"""Which arenas there are, kept in Redis; and this process's mappings of them."""
+
+from __future__ import annotations
+
+from shared.arena.base import Arena, ArenaDescriptor
+from shared.arena.posix import PosixArena
+from shared.errors import ErrorCode, TemporaryError
+from shared.messages import SlotRef
+from shared.redisdb import Connection
+
+ARENAS = "df:arenas"
+
+
+class ArenaRegistry:
+    """Descriptors of all arenas by name."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def publish(self, descriptor: ArenaDescriptor) -> None:
+        """Make the arena known (or known anew)."""
+        self._redis.hset(ARENAS, descriptor.name, descriptor.model_dump_json())
+
+    def withdraw(self, name: str) -> None:
+        """The arena is gone."""
+        self._redis.hdel(ARENAS, name)
+
+    def find(self, name: str) -> ArenaDescriptor | None:
+        """The arena's descriptor, None when unknown."""
+        text = self._redis.hget(ARENAS, name)
+        return None if text is None else ArenaDescriptor.model_validate_json(str(text))
+
+    def all(self) -> list[ArenaDescriptor]:
+        """All arenas, by name."""
+        rows = self._redis.hgetall(ARENAS)
+        return [ArenaDescriptor.model_validate_json(str(rows[name])) for name in sorted(rows)]
+
+
+class MappedArenas:
+    """The arenas this process has mapped: each once, anew when its generation changes."""
+
+    def __init__(self, registry: ArenaRegistry) -> None:
+        self._registry = registry
+        self._mapped: dict[str, Arena] = {}
+
+    def current(self, name: str) -> Arena:
+        """The arena `name`. Raises TemporaryError while it is not there."""
+        descriptor = self._registry.find(name)
+        if descriptor is None:
+            raise TemporaryError(ErrorCode.BUSY, f"The arena {name} is not there (yet).", 0.5)
+        return self._map(descriptor)
+
+    def of(self, ref: SlotRef) -> Arena | None:
+        """The arena a slot lies in; None when its memory no longer exists."""
+        mapped = self._mapped.get(ref.arena)
+        if mapped is not None and mapped.descriptor.generation == ref.generation:
+            return mapped
+        current = self.current(ref.arena)
+        return current if current.descriptor.generation == ref.generation else None
+
+    def _map(self, descriptor: ArenaDescriptor) -> Arena:
+        mapped = self._mapped.get(descriptor.name)
+        if mapped is not None and mapped.descriptor == descriptor:
+            return mapped
+        if mapped is not None:
+            mapped.close()
+        fresh = PosixArena(descriptor)
+        self._mapped[descriptor.name] = fresh
+        return fresh

@@ -1,0 +1,90 @@
+"""What the ledger tells: typed views of its fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from shared.jobs import JobSpec, JobState, Model, OutputPlan, SourceInfo
+from shared.messages import BatchMessage
+
+STAGES = ("decode", "infer", "compose", "encode")
+"""In the order of the flow."""
+
+
+class ChunkRecord(Model):
+    """One batch's encoded output in the store."""
+
+    key: str
+    frames: int
+    size_bytes: int
+
+
+class JobResult(Model):
+    """What a job that succeeded gives; also what `AsyncResult(job).get()` returns."""
+
+    key: str
+    frames: int
+    frames_lost: int = 0
+    times_repaired: int = 0
+    frames_dropped: int = 0
+    people: int = 0
+    sounds_copied: int = 0
+    sounds_encoded: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class Losses(NamedTuple):
+    """Frames: not decodable, shown at a repaired time, dropped by the frame-rate limit."""
+
+    lost: int
+    repaired: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What every stage needs to know of a job."""
+
+    spec: JobSpec
+    source: SourceInfo
+    output: OutputPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A batch on its way: the stage it is bound for and, when taken up, by which worker."""
+
+    name: str
+    stage: str
+    worker: str | None
+    message: BatchMessage
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as people see it. Counts are frames; `done` has one count for each of STAGES."""
+
+    job: str
+    state: JobState
+    name: str
+    expected: int
+    done: tuple[int, int, int, int]
+    cpu_s: dict[str, float]
+    engines: dict[str, str]
+    submitted_ms: int
+    code: str = ""
+    message: str = ""
+    result: JobResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Answer to "is it this batch's turn to be tracked?".
+
+    `plan`: it was tracked before. `faces`, `tracker`: its turn. All None: parked or stale.
+    """
+
+    plan: str | None = None
+    faces: str | None = None
+    tracker: str | None = None

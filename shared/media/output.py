@@ -1,0 +1,3 @@
+"""Temporary."""
+from services.encode.plan import plan_output
+__all__ = ["plan_output"]

@@ -1,0 +1,125 @@
+"""Why a file is no video, in one sentence for people; looks at names and first bytes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.errors import ErrorCode, PermanentError
+
+_HEAD_BYTES = 4096
+_MOST_BOXES = 4096
+
+_IMAGES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"\x00\x00\x01\x00", "icon"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+)
+_IMAGE_BRANDS = (b"mif1", b"heic", b"heix", b"avif", b"heim", b"heis", b"jxl ")
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0\r", b"v=0\n", b"[playlist]")
+
+
+def refuse_obvious(path: Path, most_bytes: int) -> None:
+    """Raise PermanentError for what needs no demuxer to be refused; also for playlists."""
+    if not path.exists():
+        raise PermanentError(
+            ErrorCode.SOURCE_MISSING, f"There is no file {path.name}: check its name and place."
+        )
+    if not path.is_file():
+        raise PermanentError(
+            ErrorCode.SOURCE_UNREADABLE, f"{path.name} is not a file: name one video file."
+        )
+    size = path.stat().st_size
+    if size == 0:
+        raise PermanentError(
+            ErrorCode.SOURCE_EMPTY, f"{path.name} is empty (0 bytes): copy or upload it again."
+        )
+    if size > most_bytes:
+        raise PermanentError(
+            ErrorCode.TOO_LARGE,
+            f"{path.name} has {size} bytes, more than the {most_bytes} allowed: "
+            "cut or compress it first.",
+        )
+    kind = _kind(_head(path))
+    if kind is not None:
+        raise PermanentError(ErrorCode.NOT_A_VIDEO, f"{path.name} is {kind}, not a video.")
+
+
+def explain_unreadable(path: Path, error: Exception) -> PermanentError:
+    """The PermanentError for a file that no allowed demuxer could open because of `error`."""
+    if isinstance(error, PermissionError):
+        return PermanentError(
+            ErrorCode.SOURCE_UNREADABLE, f"{path.name} may not be read: check its permissions."
+        )
+    if b"ftyp" in _head(path)[4:8] and not _has_box(path, b"moov"):
+        return PermanentError(
+            ErrorCode.SOURCE_UNREADABLE,
+            f"{path.name} has no MP4 header (moov): the recording or upload was cut off, "
+            "get the whole file.",
+        )
+    return PermanentError(
+        ErrorCode.NOT_A_VIDEO,
+        f"{path.name} is in no known video format or is damaged: "
+        "choose a video such as MP4, MOV, MKV or WebM.",
+    )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise PermanentError(
+            ErrorCode.SOURCE_UNREADABLE, f"{path.name} can't be read: {error.strerror}."
+        ) from error
+
+
+def _kind(head: bytes) -> str | None:
+    for magic, name in _IMAGES:
+        # Two-byte marks need a second look: a raw video stream may begin with them.
+        if head.startswith(magic) and (len(magic) > 2 or name != "BMP" or head[6:10] == bytes(4)):
+            return f"an image ({name})"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "an image (WebP)"
+    if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
+        return "an image (HEIF)"
+    if head.startswith(_PLAYLISTS) or b"<MPD" in head[:1024]:
+        return "a playlist that points to other files"
+    return "a text file" if _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith(b"YUV4MPEG2") or any(c < 9 for c in head):
+        return False
+    try:
+        # The last character may be cut in the middle.
+        head[:-4].decode("utf-8") if len(head) == _HEAD_BYTES else head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return len(head) == _HEAD_BYTES and error.start >= len(head) - 8
+    return True
+
+
+def _has_box(path: Path, wanted: bytes) -> bool:
+    """True when the top level of an MP4 file has box `wanted` (ISO/IEC 14496-12, 4.2)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        for _ in range(_MOST_BOXES):
+            file.seek(position)
+            header = file.read(16)
+            if len(header) < 8:
+                return False
+            if header[4:8] == wanted:
+                return True
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            position += length if length >= 8 else size
+            if position >= size:
+                return False
+    return False

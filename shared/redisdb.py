@@ -1,0 +1,56 @@
+"""The one door to Redis: connections with bounded waits, and atomic scripts kept in files.
+
+`ledger` and `leases` take what this module gives; nothing else imports the `redis` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from shared.errors import ErrorCode, TemporaryError
+
+Connection = redis.Redis
+RedisError = redis.RedisError
+
+SOCKET_TIMEOUT_S = 10.0
+"""Longer than any blocking pop this project makes (2 s), short enough to notice a dead server."""
+
+
+def connect(url: str) -> Connection:
+    """A connection pool for `url`; answers are str. Does no I/O until first used."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=3.0,
+        health_check_interval=15,
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )
+
+
+class Script:
+    """A Lua file whose first argument names the operation; run atomically by the server."""
+
+    def __init__(self, connection: Connection, package: str, file: str) -> None:
+        source = resources.files(package).joinpath(file).read_text(encoding="utf-8")
+        self._run = connection.register_script(source)
+
+    def call(self, operation: str, keys: Sequence[str], *args: str | int | float) -> list[str]:
+        """Run `operation`; the answer is a flat list of strings.
+
+        Safe to repeat after a lost answer: every operation of both scripts is idempotent.
+        Raises TemporaryError when Redis stays out of reach.
+        """
+        try:
+            answer = self._run(keys=list(keys), args=[operation, *args])
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise TemporaryError(
+                ErrorCode.BUSY, f"Redis did not answer ({error}); it is tried again.", 1.0
+            ) from error
+        return [] if answer is None else [str(item) for item in answer]

@@ -1,0 +1,131 @@
+"""Settings of a process, read from the environment (`DUALFACE_*`) once, when asked.
+
+Only this module reads the environment. Every field says its unit and why its default is what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+def _state_home() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "dualface"
+
+
+def _cache_home() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "dualface"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class Settings(BaseSettings):
+    """All settings of all processes; a process uses the part it needs."""
+
+    model_config = SettingsConfigDict(env_prefix="DUALFACE_", frozen=True, extra="ignore")
+
+    redis_url: str = Field(
+        default="",
+        description="Redis of ledger, leases and broker; empty: the embedded stack starts its own.",
+    )
+    state_dir: Path = Field(
+        default_factory=_state_home, description="Append-only file, logs, lock, embedded store."
+    )
+    cache_dir: Path = Field(default_factory=_cache_home, description="Detector models, portraits.")
+    store_dir: Path | None = Field(
+        default=None, description="Directory object store; default: `store` in the state folder."
+    )
+    model_folders: tuple[Path, ...] = Field(
+        default=(), description="Further folders with model files, as a JSON list; tried first."
+    )
+    log_level: str = "INFO"
+
+    shm_dir: Path = Field(default=Path("/dev/shm"), description="Where POSIX arenas lie; a tmpfs.")
+    arena: str = Field(default="cpu0", description="Arena (a host's or a GPU's) of this worker.")
+    arena_mib: int | None = Field(
+        default=None,
+        ge=8,
+        description="Memory for frames on their way. Default: 640 MiB (seven slots of 29 frames "
+        "1080p), at most a quarter of the memory and half of what is free in `shm_dir`.",
+    )
+    decoded_slots: int = Field(
+        default=4, ge=2, description="Batches between decode and compose: one being decoded, one "
+        "inferred, one composed, one spare that only the job's next batch may take."
+    )  # fmt: skip
+    composed_slots: int = Field(
+        default=3, ge=1, description="Batches between compose and encode: one for each encoder of "
+        "two cores and one being composed."
+    )  # fmt: skip
+    batch_frames: int = Field(
+        default=24, ge=1, le=64, description="Most frames of a batch (also a chunk's GOP): long "
+        "enough that a queue hop (3 ms) and an IDR cost little, short enough that the last chunks "
+        "keep all cores busy. Fewer when a slot holds fewer."
+    )  # fmt: skip
+    segment_target_s: float = Field(
+        default=10.0, gt=0, description="Whole GOPs are joined up to about this length, seconds."
+    )
+    segments_in_flight: int = Field(
+        default=2, ge=1, description="Segments of one job that are with decoders at a time."
+    )
+
+    decode_workers: int = Field(
+        default=1, ge=1, description="Segments decoded at a time per arena; decoding is the "
+        "cheapest stage, and one decoder keeps the batches in order."
+    )  # fmt: skip
+    decode_threads: int = Field(default=2, ge=1, description="Threads of a software decoder.")
+    infer_threads: int = Field(default=1, ge=1, description="Threads of ONNX Runtime on the CPU.")
+    encode_workers: int = Field(
+        default_factory=_cores, ge=1, description="Encoder processes per host without a GPU: one "
+        "single-threaded x264 per core wastes nothing on frame-thread synchronisation."
+    )  # fmt: skip
+    encode_threads: int = Field(default=1, ge=1, description="Threads of one software encoder.")
+    detect_every: int = Field(default=5, ge=1, description="Frames per detection; 1: every one.")
+
+    heartbeat_s: float = Field(default=1.0, gt=0, description="Between two signs of life.")
+    dead_after_s: float = Field(
+        default=5.0, gt=0, description="Silence after which a worker counts as dead; five beats."
+    )
+    lease_s: float = Field(
+        default=20.0, gt=0, description="Time to live of a slot's or session's lease; the holder "
+        "(or, for a waiting batch, the coordinator) renews it at every third of that."
+    )  # fmt: skip
+    slot_wait_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest wait for a slot before a stage gives its work back.",
+    )
+    attempts: int = Field(default=4, ge=1, description="Tries of one piece of work, in all.")
+    retention_s: int = Field(default=86400, ge=60, description="Life of an ended job's record.")
+
+    swap_dwell_frames: int = Field(
+        default=15, ge=0, description="How long two people must have changed sides before their "
+        "tiles do; counted at 30 frames/s (15 = 0.5 s)."
+    )  # fmt: skip
+    swap_margin: float = Field(
+        default=0.10, ge=0, le=1, description="And by how much, as a share of the frame's width."
+    )
+
+    @property
+    def store_path(self) -> Path:
+        """Root of the directory store."""
+        return self.store_dir or self.state_dir / "store"
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables that give a child process the same settings."""
+        values: dict[str, str] = {}
+        for name, value in self.model_dump(mode="json").items():
+            if value is None:
+                continue
+            text = value if isinstance(value, str) else json.dumps(value)
+            values[f"DUALFACE_{name.upper()}"] = text
+        return values

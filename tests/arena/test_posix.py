@@ -1,0 +1,124 @@
+"""Facts about the arena in POSIX shared memory, with real processes where it counts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from shared.arena import posix
+from shared.arena.posix import PosixArena, PosixArenaOwner, remove_leftovers, take_over
+from shared.arena.registry import ArenaRegistry, MappedArenas
+from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.leases import Lease
+from shared.redisdb import Connection
+from shared.runtime import slot_ref
+
+CONTEXT = multiprocessing.get_context("spawn")
+
+
+def make(folder: Path, total: int = 10 * 4096) -> PosixArenaOwner:
+    return PosixArenaOwner.create("t", folder, total, decoded=3, composed=2)
+
+
+def _fill(descriptor: str, value: int) -> None:
+    arena = PosixArena(posix.ArenaDescriptor.model_validate_json(descriptor))
+    arena.slot("composed", 1)[:] = value
+
+
+def _own_and_die(folder: str, pipe: object) -> None:
+    owner = make(Path(folder))
+    pipe.send(owner.descriptor.model_dump_json())  # type: ignore[attr-defined]
+    os._exit(9)
+
+
+def test_slots_are_equal_and_do_not_overlap(tmp_path: Path) -> None:
+    owner = make(tmp_path)
+    arena = PosixArena(owner.descriptor)
+    slots = [arena.slot("decoded", i) for i in range(3)] + [
+        arena.slot("composed", i) for i in (0, 1)
+    ]
+    assert {slot.size for slot in slots} == {2 * 4096}
+    for number, slot in enumerate(slots):
+        slot[:] = number
+    assert [int(slot[0]) + int(slot[-1]) for slot in slots] == [0, 2, 4, 6, 8]
+    owner.close()
+
+
+def test_another_process_sees_the_same_bytes(tmp_path: Path) -> None:
+    owner = make(tmp_path)
+    arena = PosixArena(owner.descriptor)
+    process = CONTEXT.Process(target=_fill, args=(owner.descriptor.model_dump_json(), 77))
+    process.start()
+    process.join(30)
+    assert set(arena.slot("composed", 1)) == {77}
+    assert set(arena.slot("composed", 0)) == {0}
+    owner.close()
+
+
+def test_a_slot_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    owner = make(tmp_path)
+    with pytest.raises(ValueError, match="no slot 3"):
+        PosixArena(owner.descriptor).slot("decoded", 3)
+    owner.close()
+
+
+def test_an_arena_that_does_not_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="DUALFACE_ARENA_MIB") as caught:
+        make(tmp_path, total=1 << 60)
+    assert caught.value.code is ErrorCode.NO_SPACE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_shared_memory_folder_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="DUALFACE_SHM_DIR"):
+        make(tmp_path / "nowhere")
+
+
+def test_a_living_owners_arena_is_no_leftover(tmp_path: Path) -> None:
+    owner = make(tmp_path)
+    assert remove_leftovers(tmp_path) == []
+    owner.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_owners_arena_is_taken_over_with_its_bytes_or_removed(tmp_path: Path) -> None:
+    here, there = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_own_and_die, args=(str(tmp_path), there))
+    process.start()
+    descriptor = posix.ArenaDescriptor.model_validate_json(here.recv())
+    process.join(30)
+    PosixArena(descriptor).slot("decoded", 0)[:] = 5
+    heir = take_over(descriptor)
+    assert heir is not None
+    assert set(PosixArena(heir.descriptor).slot("decoded", 0)) == {5}
+    assert take_over(descriptor) is None
+    os.close(heir._fd)
+    assert [path.name for path in remove_leftovers(tmp_path)] == [Path(descriptor.path).name]
+    assert take_over(descriptor) is None
+
+
+def test_mapping_an_arena_that_is_gone_is_a_temporary_error(tmp_path: Path) -> None:
+    owner = make(tmp_path)
+    owner.close()
+    with pytest.raises(TemporaryError):
+        PosixArena(owner.descriptor)
+
+
+def test_a_slot_of_an_earlier_generation_is_lost(tmp_path: Path, redis: Connection) -> None:
+    registry = ArenaRegistry(redis)
+    arenas = MappedArenas(registry)
+    with pytest.raises(TemporaryError):
+        arenas.current("t")
+    first, lease = make(tmp_path), Lease("slots:t:decoded", "h", 0, 1)
+    registry.publish(first.descriptor)
+    ref = slot_ref("t", first.descriptor.generation, "decoded", lease)
+    assert arenas.of(ref) is arenas.current("t")
+    second = make(tmp_path)
+    registry.publish(second.descriptor)
+    arenas.current("t")
+    assert arenas.of(ref) is None
+    first.close()
+    second.close()

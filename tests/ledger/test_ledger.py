@@ -1,0 +1,233 @@
+"""Facts about the ledger, on a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import JobState
+from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
+from shared.redisdb import Connection
+from shared.workers import PREFIX
+from tests.builders import batch_message, job_spec, output_plan, segment, source_info
+
+NONE = Losses(0, 0, 0)
+
+
+@pytest.fixture
+def ledger(redis: Connection) -> Ledger:
+    return Ledger(redis, retention_s=60, attempts=2)
+
+
+def begin(ledger: Ledger, segments: int = 1) -> None:
+    """Job `j` with all its segments in the hands of decoders."""
+    ledger.submit("j", job_spec())
+    assert ledger.take("j", "split", "w")
+    ledger.put_facts("j", source_info(), output_plan(), 5)
+    for index in range(segments):
+        ledger.add_segment("j", segment(index))
+    ledger.split_done("j", segments, 10 * segments)
+    ledger.let_go("j", "split", "w")
+    for _ in range(segments):
+        assert ledger.take_segment("j", most=segments) is not None
+
+
+def chunk(name: str) -> ChunkRecord:
+    return ChunkRecord(key=f"c/{name}", frames=3, size_bytes=1)
+
+
+def track(ledger: Ledger, name: str) -> str | None:
+    """Pass the turn of batch `name` on; the batch that is sent on by that."""
+    message = batch_message(name)
+    assert ledger.turn(message, "w").faces is not None
+    parked = ledger.planned(message, "{}", "{}", 2)
+    return parked.name if parked else None
+
+
+def test_submitting_twice_is_one_job(ledger: Ledger) -> None:
+    assert ledger.submit("j", job_spec()) is JobState.QUEUED
+    ledger.take("j", "split", "w")
+    assert ledger.submit("j", job_spec()) is JobState.SPLITTING
+    assert ledger.live() == ["j"]
+
+
+def test_a_failed_job_can_be_submitted_again(ledger: Ledger) -> None:
+    ledger.submit("j", job_spec())
+    ledger.fail("j", ErrorCode.TOO_DAMAGED, "broken")
+    assert ledger.submit("j", job_spec()) is JobState.QUEUED
+    view = ledger.view("j")
+    assert view is not None
+    assert view.message == ""
+    assert ledger.ended() == []
+
+
+def test_segments_are_given_out_in_order_and_bounded(ledger: Ledger) -> None:
+    ledger.submit("j", job_spec())
+    ledger.take("j", "split", "w")
+    for index in (1, 0, 2):
+        ledger.add_segment("j", segment(index))
+    first, second = ledger.take_segment("j", 2), ledger.take_segment("j", 2)
+    assert first is not None
+    assert second is not None
+    assert (first[0].index, second[0].index) == (0, 1)
+    assert ledger.take_segment("j", 2) is None
+
+
+def test_an_early_batch_is_parked_and_sent_on_by_its_predecessor(ledger: Ledger) -> None:
+    begin(ledger)
+    for name in ("0:0", "0:1"):
+        assert ledger.send(batch_message(name), "compose") == "go"
+    early = ledger.turn(batch_message("0:1"), "w")
+    assert early.plan is None
+    assert early.faces is None
+    assert ledger.parked("j") == {"0:1"}
+    assert track(ledger, "0:0") == "0:1"
+    assert track(ledger, "0:1") is None
+
+
+def test_a_batch_that_was_tracked_keeps_its_plan(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "compose")
+    ledger.planned(batch_message("0:0"), "the plan", "{}", 2)
+    assert ledger.turn(batch_message("0:0"), "other").plan == "the plan"
+
+
+def test_the_turn_passes_over_the_end_of_a_segment_and_over_empty_ones(ledger: Ledger) -> None:
+    begin(ledger, segments=3)
+    ledger.segment_done("j", 1, 1, 0, NONE)
+    ledger.send(batch_message("2:0"), "compose")
+    ledger.turn(batch_message("2:0"), "w")
+    ledger.send(batch_message("0:0"), "compose")
+    assert track(ledger, "0:0") is None
+    released = ledger.segment_done("j", 0, 1, 1, NONE)
+    assert released is not None
+    assert released.name == "2:0"
+
+
+def test_a_job_is_muxed_when_every_batch_has_its_chunk(ledger: Ledger) -> None:
+    begin(ledger, segments=2)
+    for name in ("0:0", "1:0"):
+        ledger.send(batch_message(name, pool="composed"), "encode")
+        ledger.chunk_done(batch_message(name), chunk(name))
+    ledger.segment_done("j", 0, 1, 1, NONE)
+    assert ledger.state("j") is JobState.RUNNING
+    ledger.segment_done("j", 1, 1, 1, NONE)
+    assert ledger.state("j") is JobState.MUXING
+    assert [record.key for record in ledger.chunks("j")] == ["c/0:0", "c/1:0"]
+
+
+def test_a_chunk_counts_once(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0", pool="composed")
+    ledger.send(message, "encode")
+    for _ in range(2):
+        assert ledger.chunk_done(message, chunk("0:0"))
+    view = ledger.view("j")
+    assert view is not None
+    assert view.done[3] == 3
+    assert ledger.send(message, "infer") == "done"
+    assert not ledger.wanted("j", 0, 0)
+
+
+def test_a_twin_of_a_message_finds_nothing_to_do(ledger: Ledger, redis: Connection) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer")
+    redis.set(PREFIX + "first", "{}")
+    assert ledger.enter(message, "infer", "first")
+    assert not ledger.enter(message, "infer", "second")
+    ledger.send(message, "compose")
+    assert not ledger.enter(message, "infer", "first")
+
+
+def test_a_dead_workers_batch_may_be_taken_up_by_another(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer")
+    assert ledger.enter(message, "infer", "dead")
+    assert ledger.enter(message, "infer", "heir")
+
+
+def test_work_that_fails_too_often_ends_with_an_error(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer")
+    for _ in range(2):
+        assert ledger.enter(message, "infer", "w")
+    with pytest.raises(PermanentError, match="failed 2 times"):
+        ledger.enter(message, "infer", "w")
+
+
+def test_parking_is_no_failed_try(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:1")
+    ledger.send(message, "compose")
+    for _ in range(5):
+        assert ledger.enter(message, "compose", "w")
+        ledger.turn(message, "w")
+
+
+def test_a_forgotten_batch_has_its_segment_decoded_again(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "infer")
+    ledger.segment_done("j", 0, 1, 1, NONE)
+    ledger.forget_batch("j", "0:0")
+    again = ledger.take_segment("j", 1)
+    assert again is not None
+    assert again[1] == 2
+    assert ledger.wanted("j", 0, 0)
+    ledger.send(batch_message("0:0", pool="composed"), "encode")
+    ledger.chunk_done(batch_message("0:0"), chunk("0:0"))
+    assert ledger.state("j") is JobState.RUNNING
+    ledger.segment_done("j", 0, 2, 1, NONE)
+    assert ledger.state("j") is JobState.MUXING
+
+
+def test_a_batch_forgotten_while_its_segment_is_decoded_is_made_afterwards(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "infer")
+    ledger.forget_batch("j", "0:0")
+    ledger.segment_done("j", 0, 1, 1, NONE)
+    assert ledger.take_segment("j", 1) is not None
+    assert ledger.state("j") is JobState.RUNNING
+
+
+def test_a_late_decoder_of_an_old_attempt_changes_nothing(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.return_segment("j", 0, 1, gave_back=False)
+    assert ledger.take_segment("j", 1) is not None
+    ledger.segment_done("j", 0, 1, 7, NONE)
+    assert ledger.running("j") == {0: 2}
+    assert not ledger.segment_is_current("j", 0, 1)
+
+
+def test_losses_lower_what_is_expected(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.segment_done("j", 0, 1, 1, Losses(lost=3, repaired=1, dropped=2))
+    view = ledger.view("j")
+    assert view is not None
+    assert view.expected == 5
+    assert ledger.losses("j") == (3, 1, 2)
+
+
+def test_nothing_happens_to_a_job_that_ended(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.fail("j", ErrorCode.CANCELLED, "enough")
+    assert ledger.state("j") is JobState.CANCELLED
+    assert ledger.send(batch_message("0:0"), "infer") == "stale"
+    assert not ledger.finish("j", JobResult(key="k", frames=1))
+    assert ledger.live() == []
+    assert ledger.ended() == ["j"]
+
+
+def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "infer")
+    ledger.put_faces(batch_message("0:0"), "[]")
+    ledger.finish("j", JobResult(key="k", frames=1))
+    ledger.forget("j")
+    keys = {str(key) for key in redis.scan_iter(match="df:job*")}
+    assert keys == {"df:job:j"}
+    assert 0 < int(redis.ttl("df:job:j")) <= 60
