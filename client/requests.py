@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Codec, JobSpec, Layout, OutputPlan, SourceInfo
-from shared.media.output import plan_output
+from shared.media.canvas import plan_output
 from shared.media.probe import probe
 from shared.names import source_key
 

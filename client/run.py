@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Protocol
 
 from client.placing import part_of, place
-from client.progress import Display
 from client.requests import Request
 from client.stack import Stack, running_stack
 from shared.errors import DualfaceError, ErrorCode, PermanentError
@@ -20,7 +20,24 @@ from shared.ledger import JobResult, JobView, Ledger
 from shared.settings import Settings
 from shared.storage.directory import DirectoryStore
 
-POLL_S = 0.1
+
+class Display(Protocol):
+    """Shows how jobs get on; entered before the first and left after the last call of `show`."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> object: ...
+
+    def show(self, request: Request, view: JobView) -> None:
+        """Called for every job a few times a second."""
+
+
+POLL_S = 0.2
 CLEAN_PATIENCE_S = 3.0
 
 
@@ -51,14 +68,21 @@ def run_jobs(settings: Settings, requests: Sequence[Request], display: Display) 
     """Make all requests through one stack. Raises DualfaceError when the stack itself fails."""
     began = time.monotonic()
     with interruptible(), running_stack(settings) as stack:
-        store = DirectoryStore(stack.settings.store_path)
-        ledger = Ledger(stack.redis, stack.settings.retention_s, stack.settings.attempts)
-        run = _Run(stack, ledger, store, {request.job: request for request in requests}, began)
-        try:
-            run.begin()
-            return run.follow(display)
-        finally:
-            run.clean()
+        return run_on(stack, requests, display, began)
+
+
+def run_on(
+    stack: Stack, requests: Sequence[Request], display: Display, began: float
+) -> list[Outcome]:
+    """Make all requests on a stack that is there; `began`: when seconds count from, monotonic."""
+    store = DirectoryStore(stack.settings.store_path)
+    ledger = Ledger(stack.redis, stack.settings.retention_s, stack.settings.attempts)
+    run = _Run(stack, ledger, store, {request.job: request for request in requests}, began)
+    try:
+        run.begin()
+        return run.follow(display)
+    finally:
+        run.clean()
 
 
 class _Run:

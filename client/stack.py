@@ -63,12 +63,18 @@ class Stack:
         )
 
     def stop(self) -> None:
-        """Workers first, then the arena's owner, then the server; nothing is left running."""
-        arena = [child for child in self._workers if child.name == "arena"]
-        others = [child for child in self._workers if child.name != "arena"]
+        """Workers first, then coordinator and arena, then the server; nothing is left running.
+
+        Workers are killed, not asked: whoever stops the stack has ended its jobs or means to go on
+        with them later, nothing is lost by design, and Celery's orderly way takes 2.5 s.
+        """
+        stages = [child for child in self._workers if child.name in STAGES]
+        others = [child for child in self._workers if child.name not in STAGES]
+        for child in stages:
+            child.kill()
         stop_all(others, STOP_PATIENCE_S)
-        stop_all(arena, STOP_PATIENCE_S)
         remove_leftovers(self.settings.shm_dir)
+        DirectoryStore(self.settings.store_path).clear_scratch()
         self.redis.close()
         if self._server is not None:
             stop_server(self._server)

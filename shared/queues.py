@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
 from celery import Celery, signals
 
 from shared.errors import PermanentError, TemporaryError
-from shared.logs import configure_logs
+from shared.logs import Log, configure_logs
 from shared.messages import LARGEST_BYTES, Message, parse
 from shared.processes import die_with_parent
 from shared.redisdb import connect
@@ -85,7 +84,7 @@ class StageWorker:
         self._heartbeat: Heartbeat | None = None
         self._queues: dict[str, None] = {}
         self._warm_up: Callable[[Runtime], None] = lambda _: None
-        self._log = structlog.get_logger(stage=stage)
+        self._log = Log(stage=stage)
 
     def warm_up(self, action: Callable[[Runtime], None]) -> None:
         """Have every child run `action` before its first task (load a model, say)."""

@@ -55,19 +55,19 @@ class Settings(BaseSettings):
     arena_mib: int | None = Field(
         default=None,
         ge=8,
-        description="Memory for frames on their way. Default: 640 MiB (seven slots of 29 frames "
+        description="Memory for frames on their way. Default: 640 MiB (six slots of 35 frames "
         "1080p), at most a quarter of the memory and half of what is free in `shm_dir`.",
     )
     decoded_slots: int = Field(
-        default=4, ge=2, description="Batches between decode and compose: one being decoded, one "
-        "inferred, one composed, one spare that only the job's next batch may take."
+        default=3, ge=2, description="Batches between decode and compose: one being decoded, one "
+        "inferred, one composed."
     )  # fmt: skip
     composed_slots: int = Field(
         default=3, ge=1, description="Batches between compose and encode: one for each encoder of "
         "two cores and one being composed."
     )  # fmt: skip
     batch_frames: int = Field(
-        default=24, ge=1, le=64, description="Most frames of a batch (also a chunk's GOP): long "
+        default=32, ge=1, le=64, description="Most frames of a batch (also a chunk's GOP): long "
         "enough that a queue hop (3 ms) and an IDR cost little, short enough that the last chunks "
         "keep all cores busy. Fewer when a slot holds fewer."
     )  # fmt: skip

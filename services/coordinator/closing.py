@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-import structlog
-
 from shared.jobs import JobState
 from shared.ledger import JobView
+from shared.logs import Log
 from shared.queues import TaskResults
 from shared.runtime import Runtime
 
@@ -22,7 +21,7 @@ class Closing:
         self._runtime = runtime
         self._results = results
         self._told: dict[str, tuple[str, int]] = {}
-        self._log = structlog.get_logger(stage="coordinator")
+        self._log = Log(stage="coordinator")
 
     def step(self) -> None:
         """Tell how the live jobs stand; tell and clean up those that ended."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import structlog
-
 from services.coordinator.dispatch import Dispatcher
 from shared.jobs import JobState
 from shared.ledger import Flight
+from shared.logs import Log
 from shared.runtime import Runtime
 from shared.workers import living
 
+EVERY_S = 1.0
 PATIENCE_S = 15.0
 """Doubled with every repeat for the same item: a long queue is no reason to fill it with twins."""
 
@@ -28,11 +28,16 @@ class Recovery:
     def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
         self._runtime = runtime
         self._dispatcher = dispatcher
+        self._looked = -EVERY_S
         self._watch: dict[tuple[str, str], tuple[float, float]] = {}
-        self._log = structlog.get_logger(stage="coordinator")
+        self._log = Log(stage="coordinator")
 
     def step(self) -> None:
-        """Look at every live job once."""
+        """Look at every live job once, at most once a second."""
+        now = time.monotonic()
+        if now - self._looked < EVERY_S:
+            return
+        self._looked = now
         alive = {worker.id for worker in living(self._runtime.redis)}
         seen: set[tuple[str, str]] = set()
         for job in self._runtime.ledger.live():

@@ -12,8 +12,8 @@ from services.decode.split import split
 from shared.errors import ErrorCode, TemporaryError
 from shared.jobs import Segment
 from shared.ledger import Facts, Losses
+from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout, Plane
-from shared.media.output import plan_output
 from shared.media.probe import probe
 from shared.messages import BatchMessage, SegmentMessage, SplitMessage
 from shared.names import segment_key

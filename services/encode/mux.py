@@ -26,6 +26,7 @@ from services.encode.sound import SoundTrack, open_sounds
 from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Codec, Model, OutputPlan, Ratio, SourceInfo
+from shared.media.sound import add_copied_sound
 
 Container = Literal["mp4", "mov"]
 AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
@@ -82,14 +83,17 @@ def mux(
 
 def _settle(part: Path, destination: Path) -> None:
     """Make `part` the destination, also after a power cut."""
-    for path in (part, destination.parent):
-        if path is destination.parent:
-            os.replace(part, destination)
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    _sync(part)
+    os.replace(part, destination)
+    _sync(destination.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class _Timing:
             Fraction(math.floor((start + shift) * rate + Fraction(1, 2)), rate)
             for start, rate in zip(starts, rates, strict=True)
         ]
-        return cls(track_timescale, movie_timescale(placed), shift)
+        return cls(track_timescale, movie_timescale(rates, placed), shift)
 
 
 class _Join:
@@ -171,9 +175,13 @@ class _Join:
         clock = DecodeClock(self._first.reorder_depth)
         num, den = self._output.time_base
         shift = int(self._timing.shift * den)
-        for chunk, end in self._with_ends():
+        for chunk, end, last in self._with_ends():
             times = clock.times(chunk.pts)
             lengths = display_durations(chunk.pts, end)
+            if last:
+                # A track lasts from its first to its last dts and that sample's length. Shown when
+                # decoded, the last sample ends it where the picture ends, however frames reorder.
+                times[-1], lengths[-1] = chunk.pts[-1], end - chunk.pts[-1]
             self._pts.extend(sorted(chunk.pts))
             for packet, pts, dts, length in zip(
                 chunk.packets, chunk.pts, times, lengths, strict=True
@@ -184,17 +192,21 @@ class _Join:
                 packet.stream = stream
                 yield packet
 
-    def _with_ends(self) -> Iterator[tuple[Chunk, int]]:
-        """Each chunk with the time its last frame ends: where the next chunk begins."""
+    def _with_ends(self) -> Iterator[tuple[Chunk, int, bool]]:
+        """Each chunk, the time its last frame ends, and whether no other follows."""
         current = self._first
         for index, path in enumerate(self._chunks[1:], 1):
             following = read_chunk(path, index)
             self._check_joins(index, current, following)
-            yield current, following.note.first_pts
+            yield current, following.note.first_pts, False
             current = following
         shown = sorted(current.pts)
         before = shown[-2] if len(shown) > 1 else None
-        yield current, end_of_picture(self._sound, self._source, self._output, shown[-1], before)
+        yield (
+            current,
+            end_of_picture(self._sound, self._source, self._output, shown[-1], before),
+            True,
+        )
 
     def _check_joins(self, index: int, current: Chunk, following: Chunk) -> None:
         reason = ""
@@ -228,7 +240,7 @@ class _Join:
 
 
 def _add_sound(out: OutputContainer, track: SoundTrack) -> AudioStream:
-    stream = out.add_stream_from_template(track.template, opaque=True)
+    stream = add_copied_sound(out, track.template)
     stream.time_base = Fraction(1, track.rate)
     stream.metadata.update(track.tags)
     stream.disposition = track.disposition

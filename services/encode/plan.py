@@ -1,124 +1,11 @@
-"""Pure decisions of encoding: the canvas and its tiles, the encoder's options and threads."""
+"""Pure decisions of encoding: the encoder's options and threads."""
 
 from __future__ import annotations
 
-from fractions import Fraction
-
-from shared.errors import ErrorCode, PermanentError
-from shared.jobs import Codec, JobSpec, Layout, OutputPlan, Ratio, Rect, SourceInfo
-
-LONGEST_PX = 1920
-SHORTEST_PX = 1080
-"""A derived canvas is at most 1920x1080 (or upright): a crop around one face of a 4K source is
-about its native resolution in half of that, so more pixels would cost time and show nothing."""
-
-SMALLEST_PX = 64
-"""Below it faces can't be seen and encoders' minimum sizes (hevc: one coding tree block) begin."""
-
-LARGEST_SIDE_PX = 8192
-LARGEST_AREA_PX = 139264 * 256
-"""Level 6.2 of H.264 and HEVC, the highest there is: 139264 macroblocks of 16x16 px."""
-
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
-"""The names that libx264 and libx265 share, fastest first."""
+from shared.jobs import Codec, OutputPlan
 
 KEYFRAME_EVERY = 250
 """Frames; matters only for batches longer than that, since each chunk starts with an IDR."""
-
-MAX_THREADS = 3
-"""Beyond it a chunk of 32 frames ends before frame threads are busy: more processes do more."""
-
-
-def plan_output(spec: JobSpec, source: SourceInfo) -> OutputPlan:
-    """The picture to make of `source`.
-
-    Raises PermanentError BAD_OPTION for a size, preset or combination that can't be made.
-    """
-    if spec.preset not in PRESETS:
-        raise _bad(f"There is no preset {spec.preset!r}; use one of {', '.join(PRESETS)}.")
-    if spec.size is None:
-        width, height = _derived_size(spec.layout, source)
-    else:
-        width, height = spec.size
-        _check_size(width, height)
-    width, height = _halvable(spec.layout, width, height)
-    return OutputPlan(
-        width=width,
-        height=height,
-        tiles=_tiles(spec.layout, width, height),
-        codec=spec.codec,
-        crf=spec.crf,
-        preset=spec.preset,
-        color=source.color,
-        time_base=source.time_base,
-        frame_rate=_frame_rate(source.frame_rate, spec.fps_limit),
-    )
-
-
-def _derived_size(layout: Layout, source: SourceInfo) -> tuple[int, int]:
-    """Source's displayed size turned the layout's way, scaled down into the largest canvas."""
-    aspect = Fraction(*source.sample_aspect) if source.sample_aspect[0] > 0 else Fraction(1)
-    sides = (round(source.width * aspect), source.height)
-    long, short = max(sides), min(sides)
-    scale = min(Fraction(1), Fraction(LONGEST_PX, long), Fraction(SHORTEST_PX, short))
-    long, short = (max(SMALLEST_PX, int(side * scale) // 2 * 2) for side in (long, short))
-    return (long, short) if layout is Layout.SIDE_BY_SIDE else (short, long)
-
-
-def _check_size(width: int, height: int) -> None:
-    if width % 2 or height % 2:
-        raise _bad(
-            f"A size of {width}x{height} px has an odd side; both must be even, such as"
-            f" {max(SMALLEST_PX, width // 2 * 2)}x{max(SMALLEST_PX, height // 2 * 2)}."
-        )
-    if min(width, height) < SMALLEST_PX or max(width, height) > LARGEST_SIDE_PX:
-        raise _bad(
-            f"A size of {width}x{height} px is outside of what can be made; each side must be"
-            f" {SMALLEST_PX} to {LARGEST_SIDE_PX} px."
-        )
-    if width * height > LARGEST_AREA_PX:
-        raise _bad(
-            f"A size of {width}x{height} px has more pixels than any level of H.264 or HEVC"
-            f" allows ({LARGEST_AREA_PX}); choose a smaller one, such as 3840x2160."
-        )
-
-
-def _halvable(layout: Layout, width: int, height: int) -> tuple[int, int]:
-    """The canvas shrunk so that each half has even sides: the halved side is a multiple of 4."""
-    if layout is Layout.SIDE_BY_SIDE:
-        return width // 4 * 4, height
-    return width, height // 4 * 4
-
-
-def _tiles(layout: Layout, width: int, height: int) -> tuple[Rect, Rect]:
-    if layout is Layout.SIDE_BY_SIDE:
-        half = width // 2
-        return Rect(x=0, y=0, w=half, h=height), Rect(x=half, y=0, w=half, h=height)
-    half = height // 2
-    return Rect(x=0, y=0, w=width, h=half), Rect(x=0, y=half, w=width, h=half)
-
-
-def _frame_rate(rate: Ratio, limit: float | None) -> Ratio:
-    """Average frames per second after the limit; the times themselves stay the source's."""
-    if limit is None or Fraction(*rate) <= limit:
-        return rate
-    kept = Fraction(limit).limit_denominator(1001)
-    return kept.numerator, kept.denominator
-
-
-def _bad(message: str) -> PermanentError:
-    return PermanentError(ErrorCode.BAD_OPTION, message)
 
 
 def encoder_options(output: OutputPlan) -> dict[str, str]:
@@ -134,8 +21,3 @@ def encoder_options(output: OutputPlan) -> dict[str, str]:
     # repeat-headers=0 and info=0: parameter sets live in the container's header, settings nowhere
     params = f"keyint={KEYFRAME_EVERY}:open-gop=0:repeat-headers=0:info=0:log-level=error"
     return options | {"x265-params": params}
-
-
-def encoder_threads(cores: int, processes: int = 1) -> int:
-    """Frame threads for each of `processes` encoders that share `cores`."""
-    return max(1, min(MAX_THREADS, cores // max(1, processes)))

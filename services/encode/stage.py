@@ -34,7 +34,7 @@ def encode_batch(runtime: Runtime, message: BatchMessage) -> None:
             return
         key = chunk_key(message.job, message.segment, message.batch)
         runtime.store.put(key, path)
-    record = ChunkRecord(key=key, frames=info.frames, size_bytes=info.size_bytes)
+    record = ChunkRecord(key=key, pts=message.pts, size_bytes=info.size_bytes)
     ledger.chunk_done(message, record)
     runtime.release(message.slot)
 
@@ -52,7 +52,10 @@ def mux_job(runtime: Runtime, message: MuxMessage) -> None:
         source = stack.enter_context(runtime.store.local(facts.spec.source))
         paths = [stack.enter_context(runtime.store.local(chunk.key)) for chunk in chunks]
         path = folder / f"result.{facts.spec.container}"
-        report = mux(paths, source, facts.source, facts.output, facts.spec.container, path)
+        expected = [pts for chunk in chunks for pts in chunk.pts]
+        report = mux(
+            paths, source, facts.source, facts.output, facts.spec.container, path, expected
+        )
         runtime.store.put(key, path)
     losses = ledger.losses(job)
     result = JobResult(

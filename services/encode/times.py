@@ -17,7 +17,7 @@ LARGEST_TIMESCALE = 2**31 - 1
 """mp4 stores 32 bits; muxer and players read them as signed."""
 
 SMALLEST_MOVIE_TIMESCALE = 1000
-"""What muxers use by default; rounds the durations of edits to a millisecond or finer."""
+"""What muxers use by default; no reason to be coarser."""
 
 LATEST_START = Fraction(10)
 """Seconds. A source that starts later (a broadcast's clock may stand at hours) is moved to its
@@ -114,15 +114,17 @@ def start_shift(
     return Fraction(0)
 
 
-def movie_timescale(starts: Iterable[Fraction]) -> int:
-    """Ticks per second of the edit lists, such that the start of every track is a whole tick.
+def movie_timescale(rates: Sequence[int], starts: Iterable[Fraction]) -> int:
+    """Ticks per second of the edit lists, such that starts and ends of all tracks are whole ticks.
 
-    Where no 31-bit number does that (never seen), the nearest to a microsecond.
+    `rates` are the tracks' ticks per second. Where their common multiple takes over 31 bits, the
+    one of the starts alone: a wrong start is a wrong A/V offset, a wrong end nothing one notices.
+    Where even that does not fit (never seen), microseconds.
     """
-    exact = math.lcm(*(start.denominator for start in starts))
-    if exact > LARGEST_TIMESCALE:
-        return 1_000_000
-    return exact * math.ceil(SMALLEST_MOVIE_TIMESCALE / exact)
+    for exact in (math.lcm(*rates), math.lcm(*(start.denominator for start in starts))):
+        if exact <= LARGEST_TIMESCALE:
+            return exact * math.ceil(SMALLEST_MOVIE_TIMESCALE / exact)
+    return 1_000_000
 
 
 class SoundClock:

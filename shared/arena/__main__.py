@@ -10,14 +10,12 @@ import signal
 import sys
 import threading
 
-import structlog
-
-from shared.arena.base import ArenaDescriptor
+from shared.arena.base import POOLS
 from shared.arena.posix import PosixArenaOwner, free_bytes, take_over
 from shared.arena.registry import ArenaRegistry
 from shared.errors import PermanentError
 from shared.leases import Leases
-from shared.logs import configure_logs
+from shared.logs import Log, configure_logs
 from shared.redisdb import connect
 from shared.settings import MIB, Settings
 
@@ -52,21 +50,26 @@ def own(settings: Settings, registry: ArenaRegistry) -> PosixArenaOwner:
     )
 
 
-def announce(descriptor: ArenaDescriptor, registry: ArenaRegistry, leases: Leases) -> None:
-    """Open the slots for lease. Those of another generation are void."""
+def announce(owner: PosixArenaOwner, registry: ArenaRegistry, leases: Leases) -> None:
+    """Make the arena known, then open its slots for lease one by one, as their pages are reserved:
+    the first frames need not wait for the last page. Leases of another generation are void."""
+    descriptor = owner.descriptor
     known = registry.find(descriptor.name)
-    for pool, count in (("decoded", descriptor.decoded), ("composed", descriptor.composed)):
-        thing = f"slots:{descriptor.name}:{pool}"
-        if known is None or known.generation != descriptor.generation:
-            leases.close(thing)
-        leases.resize(thing, count)
+    if known is None or known.generation != descriptor.generation:
+        for pool in POOLS:
+            leases.close(descriptor.thing(pool))
     registry.publish(descriptor)
+    for slot in range(max(descriptor.decoded, descriptor.composed)):
+        for pool in POOLS:
+            if slot < descriptor.count(pool):
+                owner.reserve(pool, slot)
+                leases.resize(descriptor.thing(pool), slot + 1)
 
 
 def main(settings: Settings) -> int:
     """Own the arena until SIGTERM; exit code 0, or 2 with one line on standard error."""
     configure_logs(settings.log_level)
-    log = structlog.get_logger(stage="arena")
+    log = Log(stage="arena")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -74,15 +77,15 @@ def main(settings: Settings) -> int:
     registry, leases = ArenaRegistry(redis), Leases(redis, settings.lease_s)
     try:
         owner = own(settings, registry)
+        try:
+            announce(owner, registry, leases)
+            log.info("arena ready", **owner.descriptor.model_dump())
+            stop.wait()
+        finally:
+            owner.close()
     except PermanentError as error:
         print(error.message, file=sys.stderr)
         return 2
-    try:
-        announce(owner.descriptor, registry, leases)
-        log.info("arena ready", **owner.descriptor.model_dump())
-        stop.wait()
-    finally:
-        owner.close()
     return 0
 
 

@@ -10,6 +10,8 @@ from shared.media.layout import Plane
 Pool = Literal["decoded", "composed"]
 """Decoded and composed frames have pools of their own: a stage waits only for later stages."""
 
+POOLS: tuple[Pool, ...] = ("decoded", "composed")
+
 
 class ArenaDescriptor(Model):
     """What a process needs to map an arena. `generation` changes when its memory is another."""
@@ -24,10 +26,13 @@ class ArenaDescriptor(Model):
 
     def offset(self, pool: Pool, slot: int) -> int:
         """Byte offset of a slot. Raises ValueError for a slot that does not exist."""
-        count = self.decoded if pool == "decoded" else self.composed
-        if not 0 <= slot < count:
-            raise ValueError(f"arena {self.name} has {count} {pool} slots, no slot {slot}")
+        if not 0 <= slot < self.count(pool):
+            raise ValueError(f"{self.name} has {self.count(pool)} {pool} slots, no slot {slot}")
         return (slot if pool == "decoded" else self.decoded + slot) * self.slot_bytes
+
+    def count(self, pool: Pool) -> int:
+        """How many slots `pool` has."""
+        return self.decoded if pool == "decoded" else self.composed
 
     @property
     def total_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Arena in POSIX shared memory: a file in a tmpfs, reserved whole, locked by its living owner.
+"""Arena in POSIX shared memory: a file in a tmpfs, its pages reserved, locked by its owner.
 
 A plain file with mmap instead of `multiprocessing.shared_memory`: below Python 3.13 that one's
 resource tracker unlinks a live segment when any process that attached it ends.
@@ -62,7 +62,7 @@ class PosixArena:
 
 
 class PosixArenaOwner:
-    """Creates the file, reserves every page, and holds a lock on it for as long as it lives.
+    """Creates the file, reserves its pages, and holds a lock on it for as long as it lives.
 
     The kernel drops the lock when the owner dies in whatever way, so a file that can be locked by
     somebody else is a leftover (`remove_leftovers`).
@@ -90,17 +90,23 @@ class PosixArenaOwner:
         )
         check_space(folder, descriptor.total_bytes)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        owner = cls(descriptor, fd)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, descriptor.total_bytes)
+        return cls(descriptor, fd)
+
+    def reserve(self, pool: Pool, slot: int) -> None:
+        """Take the pages of a slot from the system, before anybody may use it.
+
+        That turns a later SIGBUS, which cannot be caught, into PermanentError NO_SPACE now.
+        """
+        offset = self.descriptor.offset(pool, slot)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Reserving the pages now turns a later SIGBUS (which cannot be caught) into an error.
-            os.posix_fallocate(fd, 0, descriptor.total_bytes)
+            os.posix_fallocate(self._fd, offset, self.descriptor.slot_bytes)
         except OSError as error:
-            owner.close()
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
-                raise _no_space(folder, descriptor.total_bytes, 0) from error
+                folder = Path(self.descriptor.path).parent
+                raise _no_space(folder, self.descriptor.total_bytes, free_bytes(folder)) from error
             raise
-        return owner
 
     def close(self) -> None:
         """Remove the file (processes that map it keep their memory) and let go of the lock."""

@@ -16,8 +16,13 @@ class ChunkRecord(Model):
     """One batch's encoded output in the store."""
 
     key: str
-    frames: int
+    pts: tuple[int, ...]
     size_bytes: int
+
+    @property
+    def frames(self) -> int:
+        """How many frames are in it."""
+        return len(self.pts)
 
 
 class JobResult(Model):

@@ -27,6 +27,7 @@ from pydantic import ConfigDict, Field
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import ColorTags, Model, Ratio, SoundInfo, SourceInfo
 from shared.media.sniff import explain_unreadable, refuse_obvious
+from shared.media.sound import add_copied_sound
 
 Container = Literal["mp4", "mov"]
 AnyPacket: TypeAlias = "Packet[Stream]"
@@ -76,7 +77,7 @@ class SourceLimits(Model):
     """Length by the container's header, seconds."""
 
     streams: int = Field(default=64, gt=0)
-    """Streams in the container, of any kind."""
+    """Streams in the container."""
 
 
 def open_source(path: Path, limits: SourceLimits | None = None) -> InputContainer:
@@ -126,8 +127,9 @@ def probe(
     with open_source(path, limits) as source:
         stream = choose_video(source)
         _check_size(stream, limits)
-        _check_duration(source, stream, limits)
         start = _read_start(source, stream)
+        length = _duration_s(source, stream, start)
+        _check_duration(length, limits)
         _check_encryption(stream, start)
         frames = _decode_start(stream, start, limits)
         first = frames[0]
@@ -140,8 +142,8 @@ def probe(
             time_base=_ratio(stream.time_base or Fraction(1, 90000)),
             frame_rate=_ratio(_frame_rate(stream, start)),
             generated_times=_times_unusable(start, frames),
-            frames_estimate=_frames_estimate(source, stream),
-            duration_s=_duration_s(source, stream),
+            frames_estimate=_frames_estimate(stream, length),
+            duration_s=length,
             color=_color(first),
             sounds=tuple(_sounds(source, start, container)),
             size_bytes=path.stat().st_size,
@@ -191,8 +193,7 @@ def _check_size(stream: VideoStream, limits: SourceLimits) -> None:
         )
 
 
-def _check_duration(source: InputContainer, stream: VideoStream, limits: SourceLimits) -> None:
-    length = _duration_s(source, stream)
+def _check_duration(length: float | None, limits: SourceLimits) -> None:
     if length is not None and length > limits.duration_s:
         raise PermanentError(
             ErrorCode.TOO_LARGE,
@@ -216,8 +217,7 @@ def _read_start(source: InputContainer, stream: VideoStream) -> _Start:
         for packet in source.demux():
             read_bytes += packet.size
             if packet.size and packet.stream_index == stream.index:
-                if len(start.video) < _TRIAL_PACKETS:
-                    start.video.append(packet)
+                start.video = [*start.video, packet][:_TRIAL_PACKETS]
             elif packet.size and len(start.sounds.get(packet.stream_index, ())) < 4:
                 start.sounds.setdefault(packet.stream_index, []).append(packet)
             enough = len(start.video) >= _TRIAL_FRAMES + 16 and all(start.sounds.values())
@@ -233,10 +233,8 @@ def _read_start(source: InputContainer, stream: VideoStream) -> _Start:
 
 
 def _damaged() -> PermanentError:
-    return PermanentError(
-        ErrorCode.TOO_DAMAGED,
-        "No frame of the video can be decoded: the file is damaged or was cut off, get it again.",
-    )
+    sentence = "No frame of the video can be decoded: the file is damaged, get it again."
+    return PermanentError(ErrorCode.TOO_DAMAGED, sentence)
 
 
 def _check_encryption(stream: VideoStream, start: _Start) -> None:
@@ -244,10 +242,8 @@ def _check_encryption(stream: VideoStream, start: _Start) -> None:
         packet.has_sidedata("encryption_info") for packet in start.video[:8]
     )
     if protected:
-        raise PermanentError(
-            ErrorCode.ENCRYPTED,
-            "The video is encrypted (DRM): only unprotected files can be processed.",
-        )
+        sentence = "The video is encrypted (DRM): only unprotected files can be processed."
+        raise PermanentError(ErrorCode.ENCRYPTED, sentence)
 
 
 def _decode_start(stream: VideoStream, start: _Start, limits: SourceLimits) -> list[VideoFrame]:
@@ -349,23 +345,23 @@ def _frame_rate(stream: VideoStream, start: _Start) -> Fraction:
     return Fraction(25)
 
 
-def _duration_s(source: InputContainer, stream: VideoStream) -> float | None:
+def _duration_s(source: InputContainer, stream: VideoStream, start: _Start) -> float | None:
     if stream.duration and stream.time_base:
         length = float(stream.duration * stream.time_base)
     elif source.duration:
         length = source.duration / av.time_base
     else:
         return None
-    if source.format.name not in _END_AS_DURATION or not stream.start_time:
+    if source.format.name not in _END_AS_DURATION:
         return length
-    start = float(stream.start_time * (stream.time_base or 0))
-    return length - start if 0 < start < length else length
+    first = min((p.pts for p in start.video if p.pts is not None), default=0)
+    begin = float(first * (stream.time_base or 0))
+    return length - begin if 0 < begin < length else length
 
 
-def _frames_estimate(source: InputContainer, stream: VideoStream) -> int | None:
+def _frames_estimate(stream: VideoStream, length: float | None) -> int | None:
     if stream.frames:
         return stream.frames
-    length = _duration_s(source, stream)
     if length is None or not stream.average_rate:
         return None
     return max(1, round(length * stream.average_rate))
@@ -395,7 +391,7 @@ def _can_copy(stream: AudioStream, packets: list[AnyPacket], container: Containe
     """Really write header, a few packets and trailer: muxers refuse at any of the three."""
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
-            copy = trial.add_stream_from_template(stream, opaque=True)
+            copy = add_copied_sound(trial, stream)
             trial.start_encoding()
             for packet in packets:
                 clone = Packet(bytes(packet))

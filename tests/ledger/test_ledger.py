@@ -33,7 +33,7 @@ def begin(ledger: Ledger, segments: int = 1) -> None:
 
 
 def chunk(name: str) -> ChunkRecord:
-    return ChunkRecord(key=f"c/{name}", frames=3, size_bytes=1)
+    return ChunkRecord(key=f"c/{name}", pts=(0, 1, 2), size_bytes=1)
 
 
 def track(ledger: Ledger, name: str) -> str | None:
