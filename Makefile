@@ -26,7 +26,13 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 run: setup  ## A split-screen video of INPUT (default: a sample made on the spot) in OUTPUT
-	@$(BIN)/dualface-demo $(if $(INPUT),--input "$(INPUT)") $(if $(OUTPUT),--output "$(OUTPUT)") $(ARGS)
+ifeq ($(INPUT),)
+	@mkdir -p out
+	@$(BIN)/dualface sample out/sample.mp4
+	@$(BIN)/dualface run out/sample.mp4 --output "$(or $(OUTPUT),out/sample-split.mp4)" $(ARGS)
+else
+	@$(BIN)/dualface run "$(INPUT)" $(if $(OUTPUT),--output "$(OUTPUT)",--out out) $(ARGS)
+endif
 
 check: setup  ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

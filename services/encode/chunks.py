@@ -24,6 +24,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from pydantic import ValidationError
 
+from services.encode.times import decode_times
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import Model
 
@@ -79,8 +80,12 @@ def write_chunk(
             stream, packets = make(out)
             note = _note(stream, packets, tick)
             out.metadata[NOTE] = note.model_dump_json()
-            for packet in packets:
-                _localize(packet, note.first_pts)
+            # Encoders derive decode times from frames they saw and those they expect; x265's for
+            # the first frames depend on its threads. These depend on the frames alone.
+            times = decode_times([packet.pts or 0 for packet in packets])
+            for packet, dts in zip(packets, times, strict=True):
+                packet.pts = (packet.pts or 0) - note.first_pts
+                packet.dts = dts - note.first_pts
                 packet.stream = stream
                 out.mux(packet)
         os.replace(part, path)
@@ -101,12 +106,6 @@ def _note(stream: VideoStream, packets: Sequence[Packet[VideoStream]], tick: Fra
         header_sha256=hashlib.sha256(stream.codec_context.extradata or b"").hexdigest(),
         crc32=_checksum(packets),
     )
-
-
-def _localize(packet: Packet[VideoStream], first_pts: int) -> None:
-    if packet.pts is not None and packet.dts is not None:
-        packet.pts -= first_pts
-        packet.dts -= first_pts
 
 
 def _checksum(packets: Sequence[Packet[VideoStream]]) -> int:
