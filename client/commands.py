@@ -59,11 +59,16 @@ def run_command(
 
 def up_command(settings: Settings) -> int:
     """Keep a stack running; 0 when asked to stop."""
-    console = Console()
+    console = Console(soft_wrap=True)
     try:
-        with interruptible(), running_stack(settings) as stack:
+        with interruptible(), running_stack(settings, for_others=True) as stack:
+            if stack.joined:
+                raise PermanentError(ErrorCode.BUSY, "The stack is up already, in another process.")
             stack.wait_until_consuming()
-            console.print(f"The stack is up; its logs are in {settings.state_dir / 'logs'}.")
+            console.print(
+                f"The stack is up; `dualface run` uses it. Logs: {settings.state_dir / 'logs'}",
+                highlight=False,
+            )
             while True:
                 stack.watch()
                 time.sleep(0.2)

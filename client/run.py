@@ -105,7 +105,7 @@ class _Run:
 
     def begin(self) -> None:
         """Drop what a killed run of other requests left; submit or take up ours."""
-        for job in self._ledger.live():
+        for job in [] if self._stack.joined else self._ledger.live():
             if job not in self._requests:
                 self._ledger.fail(job, ErrorCode.CANCELLED, "Left by a run that was killed.")
         for job, request in self._requests.items():

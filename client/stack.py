@@ -36,8 +36,17 @@ STOP_PATIENCE_S = 4.0
 class Stack:
     """A running stack of this process. Made by `running_stack`."""
 
-    def __init__(self, settings: Settings, server: Child | None, workers: list[Child]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        server: Child | None,
+        workers: list[Child],
+        *,
+        joined: bool = False,
+    ) -> None:
+        """`joined`: the stack is another process's; it has jobs of others and goes on after us."""
         self.settings = settings
+        self.joined = joined
         self._server = server
         self._workers = workers
         self.redis: Connection = connect(settings.redis_url)
@@ -68,6 +77,9 @@ class Stack:
         Workers are killed, not asked: whoever stops the stack has ended its jobs or means to go on
         with them later, nothing is lost by design, and Celery's orderly way takes 2.5 s.
         """
+        if self.joined:
+            self.redis.close()
+            return
         stages = [child for child in self._workers if child.name in STAGES]
         others = [child for child in self._workers if child.name not in STAGES]
         for child in stages:
@@ -84,8 +96,11 @@ class Stack:
 
 
 @contextmanager
-def running_stack(settings: Settings) -> Iterator[Stack]:
+def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[Stack]:
     """Start the stack, stop it at the end whatever happens.
+
+    `for_others`: other processes may use it meanwhile; where one with the same state folder did
+    that, its stack is used and left running.
 
     Raises PermanentError when another process uses the state folder, or memory does not fit.
     """
@@ -99,6 +114,13 @@ def running_stack(settings: Settings) -> Iterator[Stack]:
             f"The state folder {state} can't be written ({error.strerror}); "
             "set DUALFACE_STATE_DIR to another.",
         ) from error
+    joined = _join(settings)
+    if joined is not None:
+        try:
+            yield joined
+        finally:
+            joined.stop()
+        return
     with _only_one(state):
         remove_leftovers(settings.shm_dir)
         check_space(settings.shm_dir, budget_bytes(settings))
@@ -112,9 +134,39 @@ def running_stack(settings: Settings) -> Iterator[Stack]:
             stack._workers.extend(_workers(settings, logs))
             for child in stack._workers:
                 child.start()
+            if for_others:
+                _invite(stack)
             yield stack
         finally:
+            _invitation(state).unlink(missing_ok=True)
             stack.stop()
+
+
+def _invitation(state: Path) -> Path:
+    return state / "stack.json"
+
+
+def _invite(stack: Stack) -> None:
+    """Write down how to reach the stack, for this user's eyes only."""
+    path = _invitation(stack.settings.state_dir)
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_text(json.dumps({"redis_url": stack.settings.redis_url}))
+    part.replace(path)
+
+
+def _join(settings: Settings) -> Stack | None:
+    """The stack that another process runs for others, if it answers."""
+    try:
+        found = json.loads(_invitation(settings.state_dir).read_text())
+    except (OSError, ValueError):
+        return None
+    stack = Stack(settings.model_copy(update=found), None, [], joined=True)
+    try:
+        stack.redis.ping()
+    except RedisError:
+        return None  # left by a stack that was killed
+    return stack
 
 
 @contextmanager

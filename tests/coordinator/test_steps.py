@@ -1,0 +1,199 @@
+"""Facts about dispatch, recovery and cleaning up, on a real server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.coordinator import recovery as recovering
+from services.coordinator.closing import Closing
+from services.coordinator.dispatch import Dispatcher
+from services.coordinator.recovery import Recovery
+from shared.arena.base import ArenaDescriptor
+from shared.arena.registry import ArenaRegistry
+from shared.errors import ErrorCode
+from shared.jobs import JobState
+from shared.ledger import JobResult, Losses
+from shared.messages import BatchMessage
+from shared.queues import TaskResults, make_app
+from shared.redisdb import Connection
+from shared.runtime import Runtime, slot_ref
+from shared.workers import PREFIX
+from tests.builders import batch_message, job_spec, output_plan, segment, source_info
+from tests.runtimes import Recorder, runtime
+
+ARENA = ArenaDescriptor(
+    name="cpu0", generation="g", path="/nowhere", slot_bytes=4096, decoded=3, composed=2
+)
+
+
+@pytest.fixture
+def parts(redis: Connection, tmp_path: Path) -> tuple[Runtime, Recorder, Dispatcher]:
+    made, outbox = runtime(redis, tmp_path)
+    ArenaRegistry(redis).publish(ARENA)
+    for pool in ("decoded", "composed"):
+        made.leases.resize(f"slots:cpu0:{pool}", 3)
+    return made, outbox, Dispatcher(made)
+
+
+def split(parts: tuple[Runtime, Recorder, Dispatcher], job: str, segments: int) -> None:
+    """A job whose source has been split."""
+    ledger = parts[0].ledger
+    ledger.submit(job, job_spec())
+    ledger.take(job, "split", "w")
+    ledger.put_facts(job, source_info(), output_plan(), 8)
+    for index in range(segments):
+        ledger.add_segment(job, segment(index))
+    ledger.split_done(job, segments, 10 * segments)
+    ledger.let_go(job, "split", "w")
+
+
+def fly(made: Runtime, job: str, name: str, stage: str) -> BatchMessage:
+    """A batch of `job` on its way to `stage`, in a leased slot."""
+    pool = "composed" if stage == "encode" else "decoded"
+    lease = made.leases.acquire(f"slots:cpu0:{pool}", f"{job}/{name}")
+    assert lease is not None
+    ref = slot_ref("cpu0", "g", "composed" if stage == "encode" else "decoded", lease)
+    message = batch_message(name, job=job).model_copy(update={"slot": ref})
+    assert made.ledger.send(message, stage) == "go"
+    return message
+
+
+def test_a_new_job_is_split_once(parts: tuple[Runtime, Recorder, Dispatcher]) -> None:
+    made, outbox, dispatcher = parts
+    made.ledger.submit("j", job_spec())
+    dispatcher.step()
+    dispatcher.step()
+    assert outbox.take() == [("decode.split", "j/split", "split")]
+
+
+def test_no_more_segments_are_out_than_there_are_decoders(
+    parts: tuple[Runtime, Recorder, Dispatcher],
+) -> None:
+    _, outbox, dispatcher = parts
+    split(parts, "j", 5)
+    dispatcher.step()
+    dispatcher.step()
+    assert outbox.take() == [("decode.segment", "j/segment:0", "decode.cpu0")]
+
+
+def test_a_short_job_behind_long_ones_is_served_among_the_first(
+    parts: tuple[Runtime, Recorder, Dispatcher],
+) -> None:
+    made, outbox, dispatcher = parts
+    for number in range(10):
+        split(parts, f"long{number}", 50)
+    order = []
+    for turn in range(40):
+        if turn == 10:
+            split(parts, "short", 1)
+        dispatcher.step()
+        for task, item, _ in outbox.take():
+            if task == "decode.segment":
+                job, _, index = item.replace("/segment:", " ").partition(" ")
+                order.append(job)
+                made.ledger.segment_done(job, int(index), 1, 0, Losses(0, 0, 0))
+    assert "short" in order[:13]
+    counts = {job: order.count(job) for job in order if job != "short"}
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_work_of_a_dead_worker_is_sent_again_and_that_of_a_living_one_is_not(
+    parts: tuple[Runtime, Recorder, Dispatcher], redis: Connection
+) -> None:
+    made, outbox, dispatcher = parts
+    split(parts, "j", 1)
+    made.ledger.take_segment("j", 1)
+    made.ledger.take("j", "segment:0", "lives")
+    redis.set(PREFIX + "lives", WORKER.format("lives"))
+    for name, worker in (("0:0", "dead"), ("0:1", "lives")):
+        message = fly(made, "j", name, "infer")
+        assert made.ledger.enter(message, "infer", worker)
+    Recovery(made, dispatcher).step()
+    assert outbox.take() == [("infer.batch", "j/0:0", "infer.cpu0")]
+    redis.delete(PREFIX + "lives")
+    Recovery(made, dispatcher).step()
+    assert made.ledger.running("j") == {}
+    dispatcher.step()
+    assert ("decode.segment", "j/segment:0", "decode.cpu0") in outbox.take()
+
+
+def test_a_parked_batch_is_left_alone_and_keeps_its_slot(
+    parts: tuple[Runtime, Recorder, Dispatcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, outbox, dispatcher = parts
+    monkeypatch.setattr(recovering, "PATIENCE_S", 0.0)
+    split(parts, "j", 1)
+    made.ledger.take_segment("j", 1)
+    early = fly(made, "j", "0:1", "compose")
+    made.ledger.turn(early, "w")
+    Recovery(made, dispatcher).step()
+    assert not [entry for entry in outbox.take() if entry[0] == "compose.batch"]
+    assert made.still_holds(early.slot)
+
+
+def test_a_message_that_nobody_takes_up_is_sent_again(
+    parts: tuple[Runtime, Recorder, Dispatcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, outbox, dispatcher = parts
+    monkeypatch.setattr(recovering, "PATIENCE_S", 0.0)
+    split(parts, "j", 1)
+    fly(made, "j", "0:0", "encode")
+    Recovery(made, dispatcher).step()
+    assert outbox.take() == [("encode.batch", "j/0:0", "encode.cpu0")]
+
+
+def test_a_batch_whose_slot_is_lost_is_decoded_again(
+    parts: tuple[Runtime, Recorder, Dispatcher],
+) -> None:
+    made, _, dispatcher = parts
+    split(parts, "j", 1)
+    message = fly(made, "j", "0:0", "infer")
+    made.release(message.slot)
+    Recovery(made, dispatcher).step()
+    assert list(made.ledger.flights("j")) == []
+    assert made.ledger.wanted("j", 0, 0)
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_what_is_left_of_an_ended_job_goes(
+    parts: tuple[Runtime, Recorder, Dispatcher], redis_url: str, succeeds: bool
+) -> None:
+    made, _, _ = parts
+    split(parts, "j", 1)
+    message = fly(made, "j", "0:0", "infer")
+    for key in ("jobs/j/source.mp4", "jobs/j/chunks/1.nut", "jobs/j/result.mp4"):
+        with made.store.scratch() as folder:
+            (folder / "x").write_bytes(b"x")
+            made.store.put(key, folder / "x")
+    if succeeds:
+        made.ledger.finish("j", JobResult(key="jobs/j/result.mp4", frames=3))
+    else:
+        made.ledger.fail("j", ErrorCode.TOO_DAMAGED, "Broken.")
+    app = make_app(redis_url)
+    Closing(made, TaskResults(app)).step()
+    assert not made.still_holds(message.slot)
+    assert list(made.store.keys("jobs/j")) == (["jobs/j/result.mp4"] if succeeds else [])
+    assert made.ledger.ended() == []
+    told = app.AsyncResult("j")
+    assert told.state == ("SUCCESS" if succeeds else "FAILURE")
+    if succeeds:
+        assert told.result["frames"] == 3
+    else:
+        assert "Broken." in str(told.result)
+
+
+def test_a_running_job_tells_its_progress(
+    parts: tuple[Runtime, Recorder, Dispatcher], redis_url: str
+) -> None:
+    made, _, _ = parts
+    split(parts, "j", 2)
+    app = make_app(redis_url)
+    Closing(made, TaskResults(app)).step()
+    told = app.AsyncResult("j")
+    assert told.state == "PROGRESS"
+    assert told.result == {"state": JobState.RUNNING.value, "frames": 0, "expected": 20}
+
+
+WORKER = '{{"id":"{}","stage":"infer","arena":"cpu0","pid":1}}'
