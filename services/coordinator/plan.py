@@ -16,14 +16,18 @@ class FairShare:
     """
 
     clocks: dict[str, float] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
 
     def order(self, weights: Mapping[str, int]) -> Sequence[str]:
         """Jobs of `weights` (job -> priority 0..9), next first; forgets all others."""
         known = [clock for job, clock in self.clocks.items() if job in weights]
         start = min(known, default=0.0)
         self.clocks = {job: self.clocks.get(job, start) for job in weights}
-        return sorted(weights, key=lambda job: self.clocks[job])
+        self.served = {job: self.served.get(job, 0) for job in weights}
+        # At the same clock the one that was served less often: a newcomer goes at once.
+        return sorted(weights, key=lambda job: (self.clocks[job], self.served[job]))
 
     def charge(self, job: str, weight: int) -> None:
         """The job got a segment. Priority p weighs p + 1."""
         self.clocks[job] = self.clocks.get(job, 0.0) + 1.0 / (weight + 1)
+        self.served[job] = self.served.get(job, 0) + 1
