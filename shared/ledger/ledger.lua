@@ -341,20 +341,35 @@ operation.chunk_done = function(name, chunk, frames)
   return {'new'}
 end
 
--- forget_batch name -> {'1'}: its frames are gone (its slot's lease ran out); decode makes it anew.
-operation.forget_batch = function(name)
+-- Takes a batch back to where it was not decoded.
+local function forget(name)
   local segment = string.match(name, '^(%d+):')
   redis.call('HDEL', prefix .. 'flight', name)
   redis.call('HDEL', prefix .. 'parked', name)
   if redis.call('HEXISTS', prefix .. 'running', segment) == 1 then
     redis.call('SADD', prefix .. 'redo', segment)
-  elseif not ended() and redis.call('HEXISTS', prefix .. 'batches', segment) == 1 then
+    return
+  end
+  local batches = redis.call('HGET', prefix .. 'batches', segment)
+  if batches then
     -- The segment counted as decoded: take that back, and have it dispatched once more.
-    local batches = redis.call('HGET', prefix .. 'batches', segment)
     redis.call('HDEL', prefix .. 'batches', segment)
     redis.call('HINCRBY', job, 'segments_done', -1)
     redis.call('HINCRBY', job, 'batches_total', -tonumber(batches))
     redis.call('ZADD', prefix .. 'ready', segment, segment)
+  end
+end
+
+-- forget_batch name -> {'1'}: its frames are gone (its slot's lease ran out); decode makes it anew.
+-- So are the batches parked behind it: they hold slots that it may need, for as long as it is
+-- missing. Their leases, which nobody renews any more, run out by themselves.
+operation.forget_batch = function(name)
+  if ended() then
+    return {'1'}
+  end
+  forget(name)
+  for _, parked in ipairs(redis.call('HKEYS', prefix .. 'parked')) do
+    forget(parked)
   end
   ring()
   return {'1'}

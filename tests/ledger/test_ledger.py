@@ -192,6 +192,21 @@ def test_a_batch_forgotten_while_its_segment_is_decoded_is_made_afterwards(ledge
     assert ledger.state("j") is JobState.RUNNING
 
 
+def test_batches_parked_behind_a_forgotten_one_give_up_their_slots(ledger: Ledger) -> None:
+    begin(ledger, segments=2)
+    for name in ("0:0", "0:1", "1:0"):
+        ledger.send(batch_message(name), "compose")
+    for name in ("0:1", "1:0"):
+        ledger.turn(batch_message(name), "w")
+    ledger.segment_done("j", 1, 1, 1, NONE)
+    ledger.forget_batch("j", "0:0")
+    assert list(ledger.flights("j")) == []
+    assert ledger.parked("j") == set()
+    ledger.segment_done("j", 0, 1, 2, NONE)
+    again = [ledger.take_segment("j", 5), ledger.take_segment("j", 5)]
+    assert [taken[0].index for taken in again if taken is not None] == [0, 1]
+
+
 def test_a_late_decoder_of_an_old_attempt_changes_nothing(ledger: Ledger) -> None:
     begin(ledger)
     ledger.return_segment("j", 0, 1, gave_back=False)
