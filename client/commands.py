@@ -54,6 +54,8 @@ def run_command(
         return 128 + error.number
     for outcome in outcomes:
         _print_outcome(console, errors, outcome)
+    if len(outcomes) > 1:
+        _print_total(console, outcomes)
     return 1 if problems or any(outcome.error for outcome in outcomes) else 0
 
 
@@ -161,7 +163,6 @@ def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
         reason = outcome.error or "it ended without a result"
         errors.print(f"dualface: {request.input}: {reason}", style="red", highlight=False)
         return
-    rate = result.frames / outcome.seconds
     engines = ", ".join(f"{stage} {view.engines.get(stage, '-')}" for stage in STAGES)
     sounds = []
     if result.sounds_copied:
@@ -170,7 +171,7 @@ def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
         sounds.append(f"{result.sounds_encoded} re-encoded to AAC")
     console.print(f"[bold]{request.output}[/bold]", highlight=False)
     rows = [
-        ("frames", f"{result.frames} in {outcome.seconds:.1f} s = {rate:.1f} frames/s"),
+        ("frames", _rate_text(result.frames, outcome.seconds)),
         ("engines", engines),
         ("people found", str(result.people)),
         ("sound", ", ".join(sounds) or "none in the source"),
@@ -178,11 +179,26 @@ def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
     ]
     if result.frames_lost:
         rows.append(("lost", f"{result.frames_lost} frames could not be decoded"))
+    if result.frames_concealed:
+        rows.append(("damaged", f"{result.frames_concealed} frames show concealed damage"))
     if result.frames_dropped:
         rows.append(("dropped", f"{result.frames_dropped} frames by the frame-rate limit"))
     rows += [("note", warning) for warning in result.warnings]
     for name, text in rows:
         console.print(f"  {name + ':':20}{text}", highlight=False)
+
+
+def _print_total(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Videos of one run share the machine: their rates mean little, the sum does."""
+    results = [outcome.result for outcome in outcomes if outcome.error is None]
+    frames = sum(result.frames for result in results if result is not None)
+    seconds = max(outcome.seconds for outcome in outcomes)
+    text = f"{len(results)} of {len(outcomes)} videos; frames: {_rate_text(frames, seconds)}"
+    console.print(text, highlight=False)
+
+
+def _rate_text(frames: int, seconds: float) -> str:
+    return f"{frames} in {seconds:.1f} s = {frames / seconds:.1f} frames/s"
 
 
 def _cpu_text(cpu_s: dict[str, float], frames: int) -> str:

@@ -10,12 +10,17 @@ from shared.jobs import Model
 
 Point = tuple[float, float]
 
+SURE_SCORE = 0.7
+"""`Face.score` from which a detection is a face as a rule, whichever model made it."""
+
 
 class Face(Model):
     """One detected face in px of the upright source frame (before any crop); may reach outside it.
 
     `landmarks`: right eye, left eye, nose tip, right and left mouth corner, as the person has them
     (so the right eye is on the picture's left), or empty when the model gives none.
+    `score` means the same for every model: each one's own scale is mapped so that it is sure from
+    SURE_SCORE.
     """
 
     x: float

@@ -70,7 +70,8 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
             return
         finally:
             batches.abandon()
-    losses = Losses(decoder.report.lost, decoder.report.repaired, batches.dropped)
+    report = decoder.report
+    losses = Losses(report.lost, report.repaired, batches.dropped, report.concealed)
     parked = ledger.segment_done(job, segment.index, message.attempt, batches.count, losses)
     if parked is not None:
         runtime.send_batch(parked, "compose")

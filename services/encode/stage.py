@@ -64,6 +64,7 @@ def mux_job(runtime: Runtime, message: MuxMessage) -> None:
         frames_lost=losses.lost,
         times_repaired=losses.repaired,
         frames_dropped=losses.dropped,
+        frames_concealed=losses.concealed,
         people=ledger.counter(job, "people"),
         sounds_copied=report.sounds_copied,
         sounds_encoded=report.sounds_encoded,

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.faces import Face
+from shared.faces import SURE_SCORE, Face
 
 Array = npt.NDArray[np.float32]
 
@@ -117,9 +117,20 @@ def suppress(candidates: Candidates, nms_threshold: float) -> Candidates:
     return best.take(np.asarray(kept, dtype=np.intp).reshape(-1)[:FACES_MAX])
 
 
-def to_faces(candidates: Candidates, scale_x: float, scale_y: float) -> tuple[Face, ...]:
-    """Faces in px of the frame; a px of the model's input is `scale_x` by `scale_y` of these."""
+def common_scores(scores: Array, sure: float) -> Array:
+    """A model's scores on the scale of `Face.score`: two straight lines that meet at `sure`."""
+    return np.interp(scores, (0.0, sure, 1.0), (0.0, SURE_SCORE, 1.0)).astype(np.float32)
+
+
+def to_faces(
+    candidates: Candidates, scale_x: float, scale_y: float, sure: float = SURE_SCORE
+) -> tuple[Face, ...]:
+    """Faces in px of the frame; a px of the model's input is `scale_x` by `scale_y` of these.
+
+    `sure` is the model's `sure_score`.
+    """
     scale = np.array((scale_x, scale_y))
+    scores = common_scores(candidates.scores, sure)
     boxes = candidates.boxes * np.tile(scale, 2)
     points = candidates.points * scale
     return tuple(
@@ -132,6 +143,6 @@ def to_faces(candidates: Candidates, scale_x: float, scale_y: float) -> tuple[Fa
             landmarks=tuple((px, py) for px, py in marks),
         )
         for (x, y, w, h), score, marks in zip(
-            boxes.tolist(), candidates.scores.tolist(), points.tolist(), strict=True
+            boxes.tolist(), scores.tolist(), points.tolist(), strict=True
         )
     )

@@ -12,7 +12,7 @@
 --           parked    hash  "s:b" -> message               chunks   hash  "s:b" -> chunk (JSON)
 --           hands     hash  split | mux | segment:N -> worker
 --           tries     hash  piece of work -> how often it was taken up
---           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped"
+--           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped concealed"
 --           redo      set   segments to be dispatched again when their decoder is through
 --           tracker   string, state of the tracker after the batch before `turn`
 -- ARGV  1 operation, then its arguments.
@@ -202,8 +202,8 @@ operation.segment_state = function(index, attempt)
   return {'go'}
 end
 
--- segment_done index attempt batches lost repaired dropped -> {message?}; a message parked for the turn.
-operation.segment_done = function(index, attempt, batches, lost, repaired, dropped)
+-- segment_done index attempt batches lost repaired dropped concealed -> {message?}; a message parked for the turn.
+operation.segment_done = function(index, attempt, batches, ...)
   if ended() or redis.call('HGET', prefix .. 'running', index) ~= attempt then
     return {}
   end
@@ -218,7 +218,7 @@ operation.segment_done = function(index, attempt, batches, lost, repaired, dropp
   if redis.call('HSETNX', prefix .. 'batches', index, batches) == 1 then
     redis.call('HINCRBY', job, 'segments_done', 1)
     redis.call('HINCRBY', job, 'batches_total', batches)
-    redis.call('HSET', prefix .. 'losses', index, lost .. ' ' .. repaired .. ' ' .. dropped)
+    redis.call('HSET', prefix .. 'losses', index, table.concat({...}, ' '))
   end
   local parked = advance()
   check_complete()

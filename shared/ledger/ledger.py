@@ -208,7 +208,7 @@ class Ledger:
     def losses(self, job: str) -> Losses:
         """What the segments decoded so far have lost, in sum."""
         rows = [str(row).split() for row in self._redis.hvals(f"{_key(job)}:losses")]
-        return Losses(*(sum(int(row[at]) for row in rows) for at in range(3)))
+        return Losses(*(sum(int(row[at]) for row in rows) for at in range(4)))
 
     # --- batches --------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ class JobResult(Model):
     frames_lost: int = 0
     times_repaired: int = 0
     frames_dropped: int = 0
+    frames_concealed: int = 0
     people: int = 0
     sounds_copied: int = 0
     sounds_encoded: int = 0
@@ -40,11 +41,13 @@ class JobResult(Model):
 
 
 class Losses(NamedTuple):
-    """Frames: not decodable, shown at a repaired time, dropped by the frame-rate limit."""
+    """Frames: not decodable, shown at a repaired time, dropped by the frame-rate limit, shown with
+    damage that the decoder concealed."""
 
     lost: int
     repaired: int
     dropped: int
+    concealed: int
 
 
 @dataclass(frozen=True, slots=True)

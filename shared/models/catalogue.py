@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.errors import ErrorCode, PermanentError
+from shared.faces import SURE_SCORE
 from shared.jobs import Model
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -36,7 +37,8 @@ class ModelEntry(Model):
     `(sample - mean) * scale` for samples 0..255 of each channel in `channels` order; both sides are
     multiples of `side_multiple`. `long_side_px` is the longer side of the picture given to it by
     default; a second look at `second_long_side_px` may follow where the first finds fewer than two
-    faces (0: no second look). Thresholds are on score (0..1) and IoU.
+    faces (0: no second look). Thresholds are on the model's own score (0..1) and on IoU;
+    `sure_score` is the one that becomes `shared.faces.SURE_SCORE`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelEntry(Model):
     scale: float = 1.0
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     score_threshold: float = Field(gt=0, lt=1)
+    sure_score: float = Field(default=SURE_SCORE, gt=0, lt=1)
     nms_threshold: float = Field(gt=0, lt=1)
 
 
@@ -100,6 +103,8 @@ ENTRIES: tuple[ModelEntry, ...] = (
         second_long_side_px=480,
         channels="RGB",
         score_threshold=0.4,
+        # small and blurred faces have 0.5 to 0.6, what is no face up to 0.47 (development clips)
+        sure_score=0.5,
         nms_threshold=0.3,
     ),
 )

@@ -93,7 +93,7 @@ def test_a_short_job_behind_long_ones_is_served_among_the_first(
             if task == "decode.segment":
                 job, _, index = item.replace("/segment:", " ").partition(" ")
                 order.append(job)
-                made.ledger.segment_done(job, int(index), 1, 0, Losses(0, 0, 0))
+                made.ledger.segment_done(job, int(index), 1, 0, Losses(0, 0, 0, 0))
     assert "short" in order[:13]
     counts = {job: order.count(job) for job in order if job != "short"}
     assert max(counts.values()) - min(counts.values()) <= 1

@@ -11,7 +11,7 @@ from shared.redisdb import Connection
 from shared.workers import PREFIX
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
 
-NONE = Losses(0, 0, 0)
+NONE = Losses(0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -218,11 +218,11 @@ def test_a_late_decoder_of_an_old_attempt_changes_nothing(ledger: Ledger) -> Non
 
 def test_losses_lower_what_is_expected(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.segment_done("j", 0, 1, 1, Losses(lost=3, repaired=1, dropped=2))
+    ledger.segment_done("j", 0, 1, 1, Losses(lost=3, repaired=1, dropped=2, concealed=4))
     view = ledger.view("j")
     assert view is not None
     assert view.expected == 5
-    assert ledger.losses("j") == (3, 1, 2)
+    assert ledger.losses("j") == (3, 1, 2, 4)
 
 
 def test_nothing_happens_to_a_job_that_ended(ledger: Ledger) -> None:

@@ -126,9 +126,8 @@ class OnnxCpuDetector:
         padded = input_size(layout.width, layout.height, side, self._entry.side_multiple)
         picture = self._picture(planes, layout, _Look(w, h, padded))
         candidates = self._candidates(picture)
-        return to_faces(
-            suppress(candidates, self._entry.nms_threshold), layout.width / w, layout.height / h
-        )
+        best = suppress(candidates, self._entry.nms_threshold)
+        return to_faces(best, layout.width / w, layout.height / h, self._entry.sure_score)
 
     def _picture(self, planes: Planes, layout: FrameLayout, look: _Look) -> Array:
         """The model's input (1, 3, h, w) float32; right and below of the picture is black."""
