@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.jobs import OutputPlan, SourceInfo
+from services.compose.camera import View
+from shared.jobs import OutputPlan
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,14 @@ def ffmpeg_binary() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def reference_command(source: Path, info: SourceInfo, plan: OutputPlan, target: Path) -> list[str]:
-    """Decode, two fixed crops of the tiles' aspect and 60 % of the height, scale, hstack, x264."""
-    tile = plan.tiles[0]
-    height = round(info.height * 0.6) // 2 * 2
-    width = min(info.width // 2, round(height * tile.w / tile.h)) // 2 * 2
-    top = (info.height - height) // 4 * 2
-    lefts = (info.width // 4 - width // 2, info.width * 3 // 4 - width // 2)
+def reference_command(
+    source: Path, views: tuple[View, View], plan: OutputPlan, target: Path
+) -> list[str]:
+    """Decode, two fixed crops, scale each to its tile (bicubic, ffmpeg's default), hstack, x264."""
     crops = ";".join(
-        f"[{name}]crop={width}:{height}:{left}:{top},scale={tile.w}:{tile.h}[{name}s]"
-        for name, left in zip("ab", lefts, strict=True)
+        f"[{name}]crop={_even(view.w)}:{_even(view.h)}:{_even(view.x)}:{_even(view.y)},"
+        f"scale={tile.w}:{tile.h}[{name}s]"
+        for name, view, tile in zip("ab", views, plan.tiles, strict=True)
     )
     graph = f"[0:v]split[a][b];{crops};[as][bs]hstack[out]"
     return [
@@ -46,6 +45,10 @@ def reference_command(source: Path, info: SourceInfo, plan: OutputPlan, target: 
         "-filter_complex", graph, "-map", "[out]", "-map", "0:a?", "-c:a", "copy",
         "-c:v", "libx264", "-preset", plan.preset, "-crf", str(plan.crf), str(target),
     ]  # fmt: skip
+
+
+def _even(value: float) -> int:
+    return int(value) // 2 * 2
 
 
 def timed(command: list[str]) -> Timing:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from benchmarks.memory import Watch
 from benchmarks.reference import reference_command, timed
-from client.children import warm_up
+from benchmarks.views import typical_views
 from client.requests import Options, make_request
 from client.run import Outcome, run_on
 from client.sample import make_sample
 from client.stack import running_stack
+from client.warm import warm_up
 from shared.ledger import STAGES
 from shared.settings import Settings
 
@@ -68,7 +69,9 @@ def _sample(settings: Settings, path: Path) -> Path:
 
 def _compare(settings: Settings, source: Path, folder: Path, rounds: int) -> int:
     request = make_request(source, folder / "cold.mp4", Options())
-    reference = reference_command(source, request.source, request.plan, folder / "ref.mp4")
+    views = typical_views(source, request.source, request.plan, settings)
+    print(f"reference crops: {views[0]}, {views[1]}", flush=True)
+    reference = reference_command(source, views, request.plan, folder / "ref.mp4")
     cold_command = [sys.executable, "-m", "client.cli", "run", str(source), "-o"]
     warm_ratios, cold_ratios, cpu = [], [], []
     for round_ in range(1, rounds + 1):

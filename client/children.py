@@ -15,12 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Protocol
 
+from client.warm import OURS
 from shared.errors import DualfaceError, ErrorCode
 from shared.processes import die_with_parent
 from shared.settings import Settings
@@ -30,31 +32,6 @@ RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 USELESS = 2
 """Exit code of a process that says why it can't run; it is not restarted."""
-
-PRELOAD = (
-    "services.coordinator.__main__",
-    "services.decode.tasks",
-    "services.infer.tasks",
-    "services.compose.tasks",
-    "services.encode.tasks",
-    "shared.arena.__main__",
-    # What Celery would import lazily, in every worker anew.
-    "celery.apps.worker",
-    "celery.worker.consumer",
-    "celery.concurrency.prefork",
-    "celery.backends.redis",
-    "celery.app.amqp",
-    "kombu.transport.redis",
-)
-
-
-def warm_up() -> None:
-    """Start the fork server; it imports in the background. The earlier, the better."""
-    # One thread each: parallelism comes from the number of processes.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    multiprocessing.set_forkserver_preload(list(PRELOAD))
-    forkserver.ensure_running()
 
 
 class Handle(Protocol):
@@ -77,6 +54,21 @@ class Maker(Protocol):
     def __call__(self, log: Path) -> Handle: ...
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back the signals of OURS. In the middle of a start they would leave a server without
+    its configuration, and an exception out of a fork hook is dropped by Python."""
+    held: list[int] = []
+    before = [signal.signal(number, lambda caught, _: held.append(caught)) for number in OURS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(OURS, before, strict=True):
+            signal.signal(number, handler)
+        for caught in held[:1]:
+            signal.raise_signal(caught)
+
+
 @dataclass
 class Child:
     """One supervised process."""
@@ -88,9 +80,10 @@ class Child:
     starts: list[float] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process. An interruption waits until it is known, and so can be ended."""
         self.starts.append(time.monotonic())
-        self.handle = self.make(self.log)
+        with _uninterrupted():
+            self.handle = self.make(self.log)
 
     @property
     def running(self) -> bool:
@@ -219,11 +212,30 @@ class Module:
 def _run_module(name: str, settings: Settings, log: str, last_signal: int) -> None:
     os.setsid()
     die_with_parent(signal.Signals(last_signal))
+    for each in OURS:
+        # Ignoring drops what came before the session was our own; it was meant for the command.
+        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS)
+    _let_go_of_the_fork_server()
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for standard in (1, 2):
         os.dup2(fd, standard)
     os.close(fd)
     sys.exit(importlib.import_module(name).main(settings))
+
+
+def _let_go_of_the_fork_server() -> None:
+    """Close this process's end of the pipe that keeps the fork server alive.
+
+    It ends when every holder of that pipe is gone, and hands the pipe to each of its children: a
+    killed command would leave the fork server, and so all its children, running for ever.
+    """
+    server = vars(forkserver._forkserver)
+    fd = server.get("_forkserver_alive_fd")
+    if isinstance(fd, int):
+        os.close(fd)
+        server["_forkserver_alive_fd"] = None
 
 
 @dataclass(frozen=True)

@@ -1,130 +1,46 @@
-"""The `dualface` command."""
+"""The `dualface` command: what holds for all its parts, whichever of them runs."""
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
-from rich.console import Console
-
-from shared.errors import DualfaceError, PermanentError
-from shared.jobs import Codec, Layout
-from shared.settings import Settings
+from client.warm import is_starting, warm_up
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-
-app = typer.Typer(
-    name="dualface",
-    help="Turn videos of two people into steady split-screen videos.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
-models_app = typer.Typer(help="Detection models: list them, fetch them.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
-
-
-@app.command()
-def run(
-    inputs: Annotated[list[Path], typer.Argument(help="Videos of two people.", metavar="VIDEO...")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Result of a single video (.mp4, .mov).")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the results, NAME-split.mp4 each.")
-    ] = None,
-    layout: Annotated[
-        Layout, typer.Option(help="Tiles beside each other, or one above the other.")
-    ] = Layout.SIDE_BY_SIDE,
-    size: Annotated[
-        str | None,
-        typer.Option(help="WIDTHxHEIGHT of the result. Default: the source's, up to 1920x1080."),
-    ] = None,
-    codec: Annotated[Codec, typer.Option(help="Video codec of the result.")] = Codec.H264,
-    crf: Annotated[
-        int, typer.Option(min=0, max=51, help="Quality: lower is better and larger.")
-    ] = 23,
-    preset: Annotated[str, typer.Option(help="x264/x265 preset, ultrafast to slow.")] = "veryfast",
-    detector: Annotated[
-        str, typer.Option(help="Face detection model; `dualface models list` shows them.")
-    ] = "auto",
-    detect_every: Annotated[
-        int | None, typer.Option(min=1, max=60, help="Look for faces on every n-th frame.")
-    ] = None,
-    fps_limit: Annotated[
-        float | None, typer.Option(help="Drop frames beyond this many per second.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Probe, plan and estimate; write nothing.")
-    ] = False,
-) -> None:
-    """Make split-screen videos on this machine. Starts all it needs, leaves nothing behind."""
-    from client.children import warm_up
-
-    if not dry_run:
-        warm_up()
-    from client.commands import run_command
-    from client.requests import Options
-
-    options = Options(layout, size, codec, crf, preset, detector, detect_every, fps_limit)
-    code = run_command(Settings(), inputs, output, out, options, dry_run=dry_run)
-    raise typer.Exit(code)
-
-
-@app.command()
-def up() -> None:
-    """Start the stack and keep it running until Ctrl-C."""
-    from client.children import warm_up
-
-    warm_up()
-    from client.commands import up_command
-
-    raise typer.Exit(up_command(Settings()))
-
-
-@app.command()
-def sample(
-    path: Annotated[Path, typer.Argument(help="Where to write the video (.mp4).")],
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="Its length.")] = 12.0,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT.")] = "1280x720",
-    seed: Annotated[int, typer.Option(help="Another seed moves the people differently.")] = 1,
-) -> None:
-    """Draw a sample video of two people, with its ground truth beside it (.json)."""
-    from client.commands import sample_command
-
-    raise typer.Exit(sample_command(Settings(), path, seconds, size, seed))
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """Show the models that are known and where they lie."""
-    from client.commands import models_list_command
-
-    raise typer.Exit(models_list_command(Settings()))
-
-
-@models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A model of `models list`.")]) -> None:
-    """Fetch a model, check it, keep it in the cache."""
-    from client.commands import models_pull_command
-
-    raise typer.Exit(models_pull_command(Settings(), name))
 
 
 def main() -> None:
     """Entry point: every expected error is one line on standard error, never a traceback."""
+    # Until all is imported, and again when all is done, Ctrl-C just ends the process.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    if is_starting(sys.argv[1:]):
+        warm_up()
+    from client.app import app
+    from client.run import InterruptedRunError, interruptible
+    from shared.errors import DualfaceError, PermanentError
+
     try:
-        app()
+        with interruptible():
+            app()
+    except InterruptedRunError as error:
+        _say(error.message)
+        sys.exit(128 + error.number)
     except PermanentError as error:
-        Console(stderr=True).print(f"dualface: {error.message}", style="red", highlight=False)
+        _say(error.message)
         sys.exit(EXIT_USAGE)
     except DualfaceError as error:
-        Console(stderr=True).print(f"dualface: {error.message}", style="red", highlight=False)
+        _say(error.message)
         sys.exit(EXIT_FAILED)
+
+
+def _say(message: str) -> None:
+    print(f"dualface: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

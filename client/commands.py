@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from client.estimate import estimate
 from client.progress import Display
 from client.requests import Options, Request, make_request, parse_size
 from client.run import InterruptedRunError, Outcome, default_output, interruptible, run_jobs
 from client.stack import running_stack
+from shared.arena.__main__ import budget_bytes
 from shared.errors import ErrorCode, PermanentError
 from shared.ledger import STAGES
 from shared.models import ENTRIES, choose, is_here, locate, pull
-from shared.settings import Settings
+from shared.settings import MIB, Settings
+
+START_S = 3.0
+"""Starting and stopping the stack."""
 
 
 def run_command(
@@ -29,7 +35,8 @@ def run_command(
     dry_run: bool,
 ) -> int:
     """Exit code: 0 all well, 1 a job failed, 2 nothing could be started, 130 interrupted."""
-    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
+    errors = Console(stderr=True, soft_wrap=True, markup=False)
     if output is not None and (out is not None or len(inputs) > 1):
         raise PermanentError(
             ErrorCode.BAD_OPTION, "--output names one file; use --out FOLDER for several videos."
@@ -37,12 +44,16 @@ def run_command(
     folder = out or Path()
     if not dry_run and out is not None:
         _make_folder(out)
-    requests, problems = _requests(inputs, output, folder, options)
+    requests, problems = _requests(
+        inputs, output, folder, options, dry_run=dry_run and out is not None
+    )
+    if dry_run:
+        choose(options.detector, settings.cache_dir / "models", settings.model_folders)
     for problem in problems:
         errors.print(f"dualface: {problem}", style="red", highlight=False)
     if dry_run:
         for request in requests:
-            _print_plan(console, request)
+            _print_plan(console, settings, request)
         return 2 if problems else 0
     if not requests:
         return 2
@@ -84,7 +95,7 @@ def sample_command(settings: Settings, path: Path, seconds: float, size: str, se
 
     cache = settings.cache_dir / "portraits"
     make_sample(path, seconds=seconds, size=parse_size(size), seed=seed, portraits=cache)
-    Console().print(
+    Console(soft_wrap=True, markup=False).print(
         f"{path}: {seconds:g} s of two people; ground truth in {path.with_suffix('.json')}"
     )
     return 0
@@ -105,7 +116,7 @@ def models_list_command(settings: Settings) -> int:
 def models_pull_command(settings: Settings, name: str) -> int:
     """Fetch one model."""
     path = pull(name, settings.cache_dir / "models", settings.model_folders)
-    Console().print(f"{name}: {path}")
+    Console(soft_wrap=True, markup=False).print(f"{name}: {path}")
     return 0
 
 
@@ -120,7 +131,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _requests(
-    inputs: Sequence[Path], output: Path | None, folder: Path, options: Options
+    inputs: Sequence[Path], output: Path | None, folder: Path, options: Options, *, dry_run: bool
 ) -> tuple[list[Request], list[str]]:
     requests: list[Request] = []
     problems: list[str] = []
@@ -131,7 +142,7 @@ def _requests(
             target = target.with_name(f"{target.stem}-2{target.suffix}")
         taken.add(target)
         try:
-            requests.append(make_request(path, target, options))
+            requests.append(make_request(path, target, options, dry_run=dry_run))
         except PermanentError as error:
             problems.append(error.message)
     return requests, problems
@@ -146,15 +157,37 @@ def _ensure_model(settings: Settings, detector: str, console: Console) -> None:
         pull(entry.name, cache, settings.model_folders)
 
 
-def _print_plan(console: Console, request: Request) -> None:
+def _print_plan(console: Console, settings: Settings, request: Request) -> None:
     source, plan = request.source, request.plan
-    frames = source.frames_estimate
-    console.print(
-        f"{request.input}: {source.width}x{source.height} {source.codec}, "
-        f"{frames or 'unknown'} frames, {len(source.sounds)} sound -> {request.output}: "
-        f"{plan.width}x{plan.height} {plan.codec.value} crf {plan.crf}",
-        highlight=False,
-    )
+    arena = budget_bytes(settings)
+    slot_bytes = arena // (settings.decoded_slots + settings.composed_slots)
+    told = estimate(request, slot_bytes, settings.batch_frames, settings.segment_target_s)
+    cores = os.cpu_count() or 1
+    kept = sum(sound.copied for sound in source.sounds)
+    rows = [
+        ("source", f"{source.width}x{source.height} {source.codec}, "
+         + (f"{told.frames} frames by its header" if told.frames else "length unknown")),
+        ("result", f"{request.output}: {plan.width}x{plan.height} {plan.codec.value}, "
+         f"crf {plan.crf}, {plan.preset}"),
+        ("sound", f"{kept} kept as it is, {len(source.sounds) - kept} re-encoded to AAC"),
+        ("pieces", f"about {told.segments or '?'} segments, {told.batches or '?'} batches"),
+        ("shared memory", f"{arena // MIB} MiB in {settings.shm_dir}"),
+        ("disk", f"{_mib_text(source.size_bytes)} of segments in {settings.store_path}"),
+    ]  # fmt: skip
+    if told.size_bytes and told.cpu_s:
+        rows += [
+            ("size", f"roughly {_mib_text(told.size_bytes)} and the sound; half or twice that is "
+             "possible"),
+            ("time", f"roughly {told.cpu_s / cores + START_S:.0f} s on {cores} cores, as measured "
+             "with an interview in 1080p; half or twice that is possible"),
+        ]  # fmt: skip
+    console.print(str(request.input), style="bold", highlight=False)
+    for name, text in rows:
+        console.print(f"  {name + ':':20}{text}", highlight=False)
+
+
+def _mib_text(size_bytes: int) -> str:
+    return f"{max(size_bytes / MIB, 0.1):.1f} MiB"
 
 
 def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
@@ -169,7 +202,7 @@ def _print_outcome(console: Console, errors: Console, outcome: Outcome) -> None:
         sounds.append(f"{result.sounds_copied} kept as it was")
     if result.sounds_encoded:
         sounds.append(f"{result.sounds_encoded} re-encoded to AAC")
-    console.print(f"[bold]{request.output}[/bold]", highlight=False)
+    console.print(str(request.output), style="bold", highlight=False)
     rows = [
         ("frames", _rate_text(result.frames, outcome.seconds)),
         ("engines", engines),

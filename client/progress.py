@@ -20,6 +20,7 @@ from shared.jobs import JobState
 from shared.ledger import STAGES, JobView
 
 PLAIN_EVERY_S = 2.0
+"""Into a file or a pipe; a change of state is told at once."""
 
 
 class Rate:
@@ -60,7 +61,7 @@ class Display:
         self._bars: dict[str, TaskID] = {}
         self._said: dict[str, tuple[float, JobState]] = {}
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),

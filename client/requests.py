@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +48,17 @@ class Request:
     plan: OutputPlan
 
 
-def make_request(path: Path, output: Path, options: Options) -> Request:
+def make_request(path: Path, output: Path, options: Options, *, dry_run: bool = False) -> Request:
     """Probe the source, check the output. Raises PermanentError with one sentence."""
     container = _container(output)
     source = probe(path, container)
-    check_writable(output, path)
+    check_writable(output, path, dry_run=dry_run)
     facts = path.stat()
     spec = _spec(path, container, options, "")
     identity = f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{output.resolve()}|{spec}"
-    job = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    spec = spec.model_copy(update={"source": source_key(job, path.suffix)})
+    job = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
+    suffix = path.suffix if path.suffix.isascii() and len(path.suffix) <= 8 else ""
+    spec = spec.model_copy(update={"source": source_key(job, suffix)})
     return Request(job, path, output, spec, source, plan_output(spec, source))
 
 
@@ -70,8 +72,11 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def check_writable(output: Path, source: Path | None = None) -> None:
-    """Raise PermanentError OUTPUT_UNWRITABLE when the output can't be put in place later."""
+def check_writable(output: Path, source: Path | None = None, *, dry_run: bool = False) -> None:
+    """Raise PermanentError OUTPUT_UNWRITABLE when the output can't be put in place later.
+
+    `dry_run`: by looking only; its folder may be one that is made later.
+    """
     if output.is_dir():
         raise PermanentError(
             ErrorCode.OUTPUT_UNWRITABLE, f"The output {output} is a folder; name a file."
@@ -81,6 +86,13 @@ def check_writable(output: Path, source: Path | None = None) -> None:
             ErrorCode.OUTPUT_UNWRITABLE,
             f"The output {output} is the source itself; choose another name.",
         )
+    if dry_run:
+        folder = next(each for each in output.absolute().parents if each.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise PermanentError(
+                ErrorCode.OUTPUT_UNWRITABLE, f"The folder {folder} can't be written."
+            )
+        return
     try:
         with tempfile.TemporaryFile(dir=output.parent):
             return
@@ -106,7 +118,8 @@ def _spec(path: Path, container: Container, options: Options, source: str) -> Jo
     try:
         return JobSpec(
             source=source,
-            name=path.name,
+            # Names of files need not be text.
+            name=os.fsencode(path.name).decode(errors="replace"),
             container=container,
             layout=options.layout,
             size=parse_size(options.size) if options.size else None,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Protocol
+from urllib.parse import quote, unquote_to_bytes
 
 from client.placing import part_of, place
 from client.requests import Request
 from client.stack import Stack, running_stack
-from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import JobResult, JobView, Ledger
+from shared.names import JOBS, job_folder
+from shared.redisdb import RedisError
 from shared.settings import Settings
 from shared.storage.directory import DirectoryStore
 
@@ -38,7 +42,11 @@ class Display(Protocol):
 
 
 POLL_S = 0.2
+PARTS = "df:parts"
+"""Set of files being put in place, written down before they are there: a run that is killed then
+leaves one beside an output that the next run need not know."""
 CLEAN_PATIENCE_S = 3.0
+REDIS_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +75,41 @@ class InterruptedRunError(DualfaceError):
 def run_jobs(settings: Settings, requests: Sequence[Request], display: Display) -> list[Outcome]:
     """Make all requests through one stack. Raises DualfaceError when the stack itself fails."""
     began = time.monotonic()
-    with interruptible(), running_stack(settings) as stack:
-        return run_on(stack, requests, display, began)
+    with interruptible() as stopped, running_stack(settings) as stack:
+        try:
+            return run_on(stack, requests, display, began, stopped)
+        finally:
+            # Once more when nobody can be just about to store something.
+            stack.halt()
+            _remove_objects(stack, requests)
 
 
 def run_on(
-    stack: Stack, requests: Sequence[Request], display: Display, began: float
+    stack: Stack,
+    requests: Sequence[Request],
+    display: Display,
+    began: float,
+    stopped: Sequence[int] = (),
 ) -> list[Outcome]:
-    """Make all requests on a stack that is there; `began`: when seconds count from, monotonic."""
+    """Make all requests on a stack that is there; `began`: when seconds count from, monotonic.
+
+    Raises InterruptedRunError once `stopped` (of `interruptible`) has a number.
+    """
     store = DirectoryStore(stack.settings.store_path)
     ledger = Ledger(stack.redis, stack.settings.retention_s, stack.settings.attempts)
-    run = _Run(stack, ledger, store, {request.job: request for request in requests}, began)
+    by_job = {request.job: request for request in requests}
+    run = _Run(stack, ledger, store, by_job, began, stopped)
     try:
         run.begin()
         return run.follow(display)
     finally:
         run.clean()
+
+
+def _remove_objects(stack: Stack, requests: Sequence[Request]) -> None:
+    store = DirectoryStore(stack.settings.store_path)
+    for request in requests:
+        store.delete(job_folder(request.job))
 
 
 class _Run:
@@ -95,79 +122,120 @@ class _Run:
         store: DirectoryStore,
         requests: dict[str, Request],
         began: float,
+        stopped: Sequence[int],
     ) -> None:
         self._stack = stack
         self._ledger = ledger
         self._store = store
         self._requests = requests
         self._began = began
+        self._stopped = stopped
         self._outcomes: dict[str, Outcome] = {}
 
     def begin(self) -> None:
         """Drop what a killed run of other requests left; submit or take up ours."""
-        for job in [] if self._stack.joined else self._ledger.live():
-            if job not in self._requests:
-                self._ledger.fail(job, ErrorCode.CANCELLED, "Left by a run that was killed.")
+        if not self._stack.joined:
+            self._drop_leftovers()
         for job, request in self._requests.items():
             part_of(request.output).unlink(missing_ok=True)
             if not self._store.exists(request.spec.source):
                 self._store.adopt(request.spec.source, request.input)
             self._ledger.submit(job, request.spec)
 
+    def _drop_leftovers(self) -> None:
+        for job in self._ledger.live():
+            if job not in self._requests:
+                self._ledger.fail(job, ErrorCode.CANCELLED, "Left by a run that was killed.")
+        for part in self._stack.redis.smembers(PARTS):
+            Path(os.fsdecode(unquote_to_bytes(str(part)))).unlink(missing_ok=True)
+        self._stack.redis.delete(PARTS)
+        if self._stack.own_server:
+            # Objects whose records went with an append-only file that somebody removed.
+            for job in {key.split("/")[1] for key in self._store.keys(JOBS)}:
+                if job not in self._requests and self._ledger.state(job) is None:
+                    self._store.delete(job_folder(job))
+
     def follow(self, display: Display) -> list[Outcome]:
-        """Until every job has ended and every result is in place."""
+        """Until every job has ended and every result is in place. Redis may go away meanwhile: the
+        stack restarts its own; one of others must be back within REDIS_PATIENCE_S."""
+        heard = time.monotonic()
         with display:
             while len(self._outcomes) < len(self._requests):
+                if self._stopped:
+                    raise InterruptedRunError(self._stopped[0])
                 self._stack.watch()
-                for job, request in self._requests.items():
-                    view = self._ledger.view(job)
-                    if view is None or job in self._outcomes:
-                        continue
-                    display.show(request, view)
-                    if view.state.ended:
-                        self._outcomes[job] = self._end(request, view)
+                try:
+                    self._look(display)
+                    heard = time.monotonic()
+                except (RedisError, TemporaryError) as error:
+                    if time.monotonic() - heard > REDIS_PATIENCE_S:
+                        raise DualfaceError(
+                            ErrorCode.STACK_FAILED,
+                            f"Redis has not answered for {REDIS_PATIENCE_S:.0f} s ({error}).",
+                        ) from error
                 time.sleep(POLL_S)
         return [self._outcomes[job] for job in self._requests]
 
+    def _look(self, display: Display) -> None:
+        for job, request in self._requests.items():
+            view = self._ledger.view(job) if job not in self._outcomes else None
+            if view is None:
+                continue
+            display.show(request, view)
+            if view.state.ended:
+                self._outcomes[job] = self._end(request, view)
+
     def clean(self) -> None:
-        """Nothing of our jobs stays: neither records nor objects, whatever happened."""
+        """Nothing of our jobs stays: neither records nor objects, whatever happened. Records stay
+        where Redis can't be written; the next run with this Redis drops them."""
+        with suppress(RedisError, TemporaryError):
+            for job in self._requests:
+                self._ledger.fail(job, ErrorCode.CANCELLED, "Cancelled by the person who ran it.")
+            deadline = time.monotonic() + CLEAN_PATIENCE_S
+            while set(self._ledger.ended()) & set(self._requests) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for job in self._requests:
+                self._ledger.drop(job)
         for job in self._requests:
-            self._ledger.fail(job, ErrorCode.CANCELLED, "Cancelled by the person who ran it.")
-        deadline = time.monotonic() + CLEAN_PATIENCE_S
-        while set(self._ledger.ended()) & set(self._requests) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for job in self._requests:
-            self._ledger.drop(job)
-            self._store.delete(f"jobs/{job}")
+            self._store.delete(job_folder(job))
 
     def _end(self, request: Request, view: JobView) -> Outcome:
         error: str | None = view.message or None
         if view.state is JobState.SUCCEEDED and view.result is not None:
             try:
+                part = quote(os.fsencode(part_of(request.output).absolute()))
+                self._stack.redis.sadd(PARTS, part)
                 with self._store.local(view.result.key) as path:
                     place(path, request.output)
+                self._stack.redis.srem(PARTS, part)
             except PermanentError as problem:
                 error = problem.message
         return Outcome(request, view, time.monotonic() - self._began, error)
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Sequence[int]]:
     """SIGINT, SIGTERM and SIGHUP become InterruptedRunError, once; later ones are ignored while
-    things are put away."""
+    things are put away, and to the end of the process. May be nested.
+
+    Yields a list that then has the signal's number: Python drops an exception that a handler raises
+    within a destructor or a fork hook, so whoever goes on for long looks there now and then.
+    """
 
     def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
         for each in kinds:
             signal.signal(each, signal.SIG_IGN)
         raise InterruptedRunError(number)
 
+    stopped: list[int] = []
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(kind, stop) for kind in kinds]
     try:
-        yield
+        yield stopped
     finally:
         for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+            signal.signal(kind, signal.SIG_IGN if stopped else handler)
 
 
 def default_output(path: Path, folder: Path) -> Path:

@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from client.children import Child, Module, Program, stop_all
 from shared.arena.__main__ import budget_bytes
 from shared.arena.posix import check_space, remove_leftovers
 from shared.errors import DualfaceError, ErrorCode, PermanentError
-from shared.redisdb import Connection, RedisError, connect
+from shared.redisdb import Connection, RedisError, connect, explained
 from shared.settings import Settings
 from shared.storage.directory import DirectoryStore
 from shared.workers import living
@@ -51,10 +52,33 @@ class Stack:
         self._workers = workers
         self.redis: Connection = connect(settings.redis_url)
 
+    @property
+    def own_server(self) -> bool:
+        """True when nobody else uses its Redis."""
+        return self._server is not None
+
     def watch(self) -> None:
-        """Restart what died; call it every now and then. Raises DualfaceError on a lost cause."""
+        """Restart what died; call it every now and then. Raises DualfaceError on a lost cause, and
+        when Redis has no space left: then nobody can write down what is wrong with a job."""
         for child in self._children():
             child.watch()
+        try:
+            self.redis.ping()
+        except RedisError as error:
+            if explained(error).code is ErrorCode.NO_SPACE:
+                raise DualfaceError(
+                    ErrorCode.NO_SPACE,
+                    f"The disk of {self.settings.state_dir} is full; free some space and run the "
+                    "same command again.",
+                ) from error
+            # Anything else passes, or its process ends and is restarted at the next look.
+
+    def halt(self) -> None:
+        """End the stage workers at once: nobody writes into the store any more."""
+        if not self.joined:
+            for child in self._workers:
+                if child.name in STAGES:
+                    child.kill()
 
     def wait_until_consuming(self) -> None:
         """Block until every stage has a worker. Raises DualfaceError after a minute."""
@@ -80,10 +104,8 @@ class Stack:
         if self.joined:
             self.redis.close()
             return
-        stages = [child for child in self._workers if child.name in STAGES]
+        self.halt()
         others = [child for child in self._workers if child.name not in STAGES]
-        for child in stages:
-            child.kill()
         stop_all(others, STOP_PATIENCE_S)
         remove_leftovers(self.settings.shm_dir)
         DirectoryStore(self.settings.store_path).clear_scratch()
@@ -108,6 +130,9 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
     logs = state / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=state) as file:
+            # Not even a page: an append-only file would fail somewhere in the middle.
+            file.write(bytes(4096))
     except OSError as error:
         raise PermanentError(
             ErrorCode.OUTPUT_UNWRITABLE,
@@ -131,6 +156,8 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         settings = settings.model_copy(update={"redis_url": url or settings.redis_url})
         stack = Stack(settings, server, [])
         try:
+            if server is None:
+                _check_answers(stack.redis)
             stack._workers.extend(_workers(settings, logs))
             for child in stack._workers:
                 child.start()
@@ -140,6 +167,16 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         finally:
             _invitation(state).unlink(missing_ok=True)
             stack.stop()
+
+
+def _check_answers(redis: Connection) -> None:
+    try:
+        redis.ping()
+    except RedisError as error:
+        raise PermanentError(
+            ErrorCode.STACK_FAILED,
+            f"The Redis server of DUALFACE_REDIS_URL does not answer ({error}).",
+        ) from error
 
 
 def _invitation(state: Path) -> Path:
@@ -210,10 +247,14 @@ def start_server(settings: Settings, logs: Path) -> tuple[Child, str]:
         password = secrets.token_urlsafe(24)
         config = _server_config(port, password, data)
         server = Child("redis", log, Program((str(_server_binary()), "-"), config))
-        server.start()
         url = f"redis://:{password}@127.0.0.1:{port}/0"
-        if _answers(server, url):
-            return server, url
+        try:
+            server.start()
+            if _answers(server, url):
+                return server, url
+        except BaseException:
+            server.kill()  # interrupted: nobody else knows of it
+            raise
         server.kill()
     raise DualfaceError(ErrorCode.STACK_FAILED, f"The Redis server does not start; see {log}.")
 
@@ -231,7 +272,10 @@ def _server_config(port: int, password: str, data: Path) -> str:
         f"requirepass {password}",
         f"dir {json.dumps(str(data))}",
         "appendonly yes",
-        "appendfsync everysec",
+        # Every write is with the kernel before it is answered, so a killed server loses nothing.
+        # With "everysec" it isn't while an fsync runs; "always" costs an fsync per step of a batch
+        # and ends the server on a full disk. A power cut may take back seconds, whole steps only.
+        "appendfsync no",
         'save ""',
         "maxmemory-policy noeviction",
         "daemonize no",

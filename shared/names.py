@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+JOBS = "jobs"
+"""Above everything of every job."""
+
 
 def job_folder(job: str) -> str:
     """Everything of the job."""
-    return f"jobs/{job}"
+    return f"{JOBS}/{job}"
 
 
 def source_key(job: str, suffix: str) -> str:

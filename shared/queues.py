@@ -5,24 +5,29 @@ Messages are JSON, acknowledged late. What a task may raise is settled here for 
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from celery import Celery, signals
+from celery.exceptions import OperationalError
 
-from shared.errors import PermanentError, TemporaryError
+from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.logs import Log, configure_logs
 from shared.messages import LARGEST_BYTES, Message, parse
 from shared.processes import die_with_parent
-from shared.redisdb import connect
+from shared.redisdb import RedisError, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage.directory import DirectoryStore
 from shared.workers import Heartbeat
 
 M = TypeVar("M", bound=Message)
+
+SETTLE_PATIENCE_S = 60.0
 
 VISIBILITY_TIMEOUT_S = 4 * 3600
 """Longer than any task: redelivery of a dead worker's messages is the coordinator's work."""
@@ -143,10 +148,16 @@ class StageWorker:
             )
             outbox = CeleryOutbox(self.app)
             store = DirectoryStore(settings.store_path)
-            self._runtime = make_runtime(settings, redis, store, outbox, beat.record.id)
-            self._warm_up(self._runtime)
-            beat.start()
-            self._heartbeat = beat
+            runtime = make_runtime(settings, redis, store, outbox, beat.record.id)
+            try:
+                self._warm_up(runtime)
+            except Exception:
+                # The first task meets it again, and there it ends a job with a reason.
+                log = self._log
+                log.exception("warm-up failed")
+            # Last: without its sign of life a worker's items look abandoned.
+            self._surely(beat.start)
+            self._runtime, self._heartbeat = runtime, beat
         return self._runtime
 
     def _settle(
@@ -165,28 +176,58 @@ class StageWorker:
             work()
         except PermanentError as error:
             log.error("job failed", code=error.code.value, reason=error.message)
-            runtime.ledger.fail(job, error.code, error.message)
+            code, reason = error.code, error.message
+            self._surely(lambda: runtime.ledger.fail(job, code, reason))
         except TemporaryError as error:
             log.warning("repeated later", code=error.code.value, reason=error.message)
-            self._again(runtime, task, queue, message, error.delay_s)
-        except Exception:
+            self._again(runtime, task, queue, message, error)
+        except Exception as error:
             # The edge: whatever else a stage raises is logged, and bounded like any other failure.
             log.exception("unexpected error, repeated later")
-            self._again(runtime, task, queue, message, 1.0)
-        finally:
-            spent_ms = (time.process_time() - started) * 1000
+            self._again(runtime, task, queue, message, _unexpected(task, message, error))
+        spent_ms = (time.process_time() - started) * 1000
+        with suppress(TemporaryError):
             runtime.ledger.add(job, **{f"cpu_ms_{self.stage}": round(spent_ms, 1)})
 
     def _again(
-        self, runtime: Runtime, task: str, queue: str, message: Message, delay_s: float
+        self, runtime: Runtime, task: str, queue: str, message: Message, error: TemporaryError
     ) -> None:
         """Wait a little here (bounded: prefetch is one, nothing waits behind) and send once more.
 
         How often is bounded by the ledger, which counts every time work is taken up.
         """
-        time.sleep(min(delay_s, 5.0))
-        runtime.ledger.let_go(message.job, message.item, runtime.worker)
-        runtime.outbox.send(task, message, queue)
+        time.sleep(min(error.delay_s, 5.0))
+        ledger, worker = runtime.ledger, runtime.worker
+        self._surely(lambda: ledger.let_go(message.job, message.item, worker, error))
+        self._surely(lambda: runtime.outbox.send(task, message, queue))
+
+    def _surely(self, action: Callable[[], object]) -> None:
+        """Repeat `action` until Redis has taken it; after a minute end this process instead.
+
+        A child that lived on without it would hold its item for ever: its signs of life say that
+        somebody works on it. Its silence gives the item to another.
+        """
+        deadline = time.monotonic() + SETTLE_PATIENCE_S
+        while True:
+            try:
+                action()
+                return
+            except (RedisError, TemporaryError, OperationalError) as error:
+                self._log.warning("Redis out of reach", reason=str(error))
+            if time.monotonic() > deadline:
+                os._exit(os.EX_UNAVAILABLE)
+            time.sleep(0.5)
+
+
+def _unexpected(task: str, message: Message, error: Exception) -> TemporaryError:
+    if isinstance(error, RedisError) and may_pass(error):
+        return explained(error)
+    return TemporaryError(
+        ErrorCode.STAGE_FAILED,
+        f"{task} of {message.item} fails every time ({type(error).__name__}: {error}); "
+        "the logs of the workers say where.",
+        1.0,
+    )
 
 
 class TaskResults:

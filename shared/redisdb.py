@@ -12,7 +12,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from shared.errors import ErrorCode, TemporaryError
+from shared.errors import ErrorCode, PermanentError, TemporaryError
 
 Connection = redis.Redis
 RedisError = redis.RedisError
@@ -22,7 +22,20 @@ SOCKET_TIMEOUT_S = 10.0
 
 
 def connect(url: str) -> Connection:
-    """A connection pool for `url`; answers are str. Does no I/O until first used."""
+    """A connection pool for `url`; answers are str. Does no I/O until first used.
+
+    Raises PermanentError BAD_OPTION when it is no Redis URL.
+    """
+    try:
+        return _connect(url)
+    except ValueError as error:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION,
+            f"DUALFACE_REDIS_URL is not like redis://:PASSWORD@HOST:6379/0 ({error}).",
+        ) from error
+
+
+def _connect(url: str) -> Connection:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
@@ -32,6 +45,23 @@ def connect(url: str) -> Connection:
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
     )
+
+
+def may_pass(error: RedisError) -> bool:
+    """True for what the server's surroundings cause: it is away, it starts, its disk is full."""
+    passing = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
+    return isinstance(error, passing) or str(error).startswith("MISCONF")
+
+
+def explained(error: RedisError) -> TemporaryError:
+    """The error of the house for one that may pass."""
+    if str(error).startswith("MISCONF"):
+        return TemporaryError(
+            ErrorCode.NO_SPACE,
+            "Redis can't write its append-only file; free some space on the disk that it is on.",
+            5.0,
+        )
+    return TemporaryError(ErrorCode.BUSY, f"Redis did not answer ({error}).", 1.0)
 
 
 class Script:
@@ -49,8 +79,8 @@ class Script:
         """
         try:
             answer = self._run(keys=list(keys), args=[operation, *args])
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise TemporaryError(
-                ErrorCode.BUSY, f"Redis did not answer ({error}); it is tried again.", 1.0
-            ) from error
+        except redis.RedisError as error:
+            if not may_pass(error):
+                raise
+            raise explained(error) from error
         return [] if answer is None else [str(item) for item in answer]

@@ -62,6 +62,14 @@ class Runtime:
         """True when nobody else can have written into the slot since it was leased."""
         return self.leases.renew(ref.lease())
 
+    def forget(self, message: BatchMessage) -> bool:
+        """The batch's frames are lost: it is decoded again, as are those parked behind it. False
+        when it has moved on meanwhile, and nothing is lost."""
+        forgotten = self.ledger.forget_batch(message)
+        for each in forgotten:
+            self.release(each.slot)
+        return bool(forgotten)
+
     def release(self, ref: SlotRef) -> None:
         """Give the slot back."""
         self.leases.release(ref.lease())

@@ -9,8 +9,11 @@ import json
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from shared.errors import ErrorCode, PermanentError
 
 MIB = 1024 * 1024
 
@@ -95,6 +98,12 @@ class Settings(BaseSettings):
     dead_after_s: float = Field(
         default=5.0, gt=0, description="Silence after which a worker counts as dead; five beats."
     )
+    unclaimed_after_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="After this long a message that nobody took up is sent again; doubled with "
+        "every repeat. Longer than a queue takes to come to it, as a rule.",
+    )
     lease_s: float = Field(
         default=20.0, gt=0, description="Time to live of a slot's or session's lease; the holder "
         "(or, for a waiting batch, the coordinator) renews it at every third of that."
@@ -114,6 +123,19 @@ class Settings(BaseSettings):
     swap_margin: float = Field(
         default=0.10, ge=0, le=1, description="And by how much, as a share of the frame's width."
     )
+
+    @classmethod
+    def load(cls) -> Settings:
+        """From the environment. Raises PermanentError BAD_OPTION naming the first wrong value."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"][:1]).upper()
+            reason = f"DUALFACE_{name}: {first['msg']}."
+        except SettingsError as error:
+            reason = f"A DUALFACE_ variable can't be read: {error}."
+        raise PermanentError(ErrorCode.BAD_OPTION, reason)
 
     @property
     def store_path(self) -> Path:

@@ -64,6 +64,11 @@ class Heartbeat:
                 continue  # out of reach: the next beat tries again, silence is what others see
 
 
+def is_alive(connection: Connection, worker: str) -> bool:
+    """True when the worker with this id gave a sign of life lately."""
+    return bool(connection.exists(PREFIX + worker))
+
+
 def living(connection: Connection) -> Iterator[WorkerRecord]:
     """All workers that gave a sign of life lately."""
     keys = [str(key) for key in connection.scan_iter(match=f"{PREFIX}*", count=500)]

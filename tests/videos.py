@@ -2,6 +2,7 @@
 
 A frame shows 16 cells (8 columns, 2 rows); cell i, row by row, is white where bit i of the frame's
 number is set. `frame_number(luma)` reads it back from an upright luma plane of any size or quality.
+Tinted frames are of one colour instead, `tint(number)`, which shows in any part of the picture.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class VideoSpec:
     `pts` are in ticks of `time_base` (default: frame i at i / rate). `rotation` is what a player
     has to turn clockwise to show the picture upright; the pattern is drawn as an upright camera
     would see it, so that turned frames read correctly. `size` is that of the coded picture.
+    `sounds` is how many equal sound streams there are.
     """
 
     codec: str = "libx264"
@@ -48,7 +50,9 @@ class VideoSpec:
     container: str | None = None
     rotation: int = 0
     sample_aspect: Fraction | None = None
+    tinted: bool = False
     audio: str | None = None
+    sounds: int = 1
     audio_rate: int = 48000
     audio_first: bool = False
 
@@ -116,18 +120,34 @@ def numbered_frame(
     return frame if pixel_format == "yuv420p" else frame.reformat(format=pixel_format)
 
 
+def tint(number: int) -> tuple[int, int, int]:
+    """Y, U, V of the tinted frame `number`; neighbours differ by 17 or more in Y."""
+    return 40 + number * 53 % 176, 88 + number * 29 % 80, 88 + number * 17 % 80
+
+
+def tinted_frame(
+    number: int, size: tuple[int, int], pixel_format: str = "yuv420p"
+) -> av.VideoFrame:
+    """Picture of `size` in one colour, the same samples whichever range the format has."""
+    full = pixel_format.startswith("yuvj")
+    frame = av.VideoFrame(size[0], size[1], "yuvj420p" if full else "yuv420p")
+    for plane, level in zip(frame.planes, tint(number), strict=True):
+        np.frombuffer(plane, np.uint8)[:] = level
+    return frame if frame.format.name == pixel_format else frame.reformat(format=pixel_format)
+
+
 def make_video(path: Path, spec: VideoSpec = CLOSED_GOP_X264) -> Path:
     """Write the video (and sound) that `spec` orders to `path`."""
     options = dict(spec.container_options)
     with av.open(str(path), "w", format=spec.container, container_options=options) as container:
-        sound = _add_sound(container, spec) if spec.audio and spec.audio_first else None
+        sounds = _add_sounds(container, spec) if spec.audio_first else []
         video = _add_video(container, spec)
-        if spec.audio and sound is None:
-            sound = _add_sound(container, spec)
+        if not spec.audio_first:
+            sounds = _add_sounds(container, spec)
         for frame in _frames(spec):
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if sound is not None:
+        for sound in sounds:
             for piece in _tone(spec):
                 container.mux(sound.encode(piece))
             container.mux(sound.encode(None))
@@ -151,6 +171,10 @@ def _add_video(container: OutputContainer, spec: VideoSpec) -> VideoStream:
     return stream
 
 
+def _add_sounds(container: OutputContainer, spec: VideoSpec) -> list[AudioStream]:
+    return [_add_sound(container, spec) for _ in range(spec.sounds if spec.audio else 0)]
+
+
 def _add_sound(container: OutputContainer, spec: VideoSpec) -> AudioStream:
     assert spec.audio is not None
     stream = container.add_stream(spec.audio, rate=spec.audio_rate)
@@ -160,7 +184,10 @@ def _add_sound(container: OutputContainer, spec: VideoSpec) -> AudioStream:
 
 def _frames(spec: VideoSpec) -> Iterator[av.VideoFrame]:
     for number, pts in enumerate(spec.times()):
-        frame = numbered_frame(number, spec.size, spec.pixel_format, spec.rotation)
+        if spec.tinted:
+            frame = tinted_frame(number, spec.size, spec.pixel_format)
+        else:
+            frame = numbered_frame(number, spec.size, spec.pixel_format, spec.rotation)
         frame.pts, frame.time_base = pts, spec.time_base
         yield frame
 

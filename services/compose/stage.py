@@ -40,7 +40,7 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderer: Renderer) -
         return
     decoded = runtime.slot(message.slot)
     if decoded is None:
-        ledger.forget_batch(message.job, message.name)
+        runtime.forget(message)
         return
     ref = _composed_slot(runtime, message)
     if ref is None:
@@ -53,7 +53,7 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderer: Renderer) -
     if not runtime.still_holds(message.slot):
         # Somebody may have written into the slot while it was read: the picture can't be trusted.
         runtime.release(ref)
-        ledger.forget_batch(message.job, message.name)
+        runtime.forget(message)
         return
     made = message.model_copy(update={"layout": layout, "slot": ref})
     if not runtime.hand_on(made, "encode"):

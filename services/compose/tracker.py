@@ -45,7 +45,7 @@ class TrackerSettings(Model):
 
     high_score: float = Field(default=0.6, description="from here a detection is confident")
     low_score: float = Field(default=0.3, description="below, a detection is ignored")
-    new_score: float = Field(default=0.7, description="from here a detection may found a track")
+    new_score: float = Field(default=0.6, description="from here a detection may found a track")
     lost_s: float = Field(default=1.0, gt=0, description="ByteTrack's 30 frames at 30 fps")
     box_growth: float = Field(default=0.3, description="C-BIoU's first buffer, each side")
     min_overlap: float = Field(default=0.2, description="grown IoU x score, confident detections")
@@ -55,6 +55,8 @@ class TrackerSettings(Model):
         default=12.0, description="and per second: walking (1.4 m/s) is 6 faces, jumping 13"
     )
     max_reach: float = 2.5
+    only_score: float = Field(default=0.5, description="of the only face left for the only track")
+    only_reach: float = Field(default=4.0, description="and how far it may be")
     max_size_ratio: float = Field(default=1.6, description="of heights, for matching by distance")
     presence_s: float = Field(default=5.0, gt=0, description="memory of how long one was seen")
     max_tracks: int = Field(default=12, ge=2, description="bounds the state")
@@ -254,8 +256,9 @@ def _associate(
     """Track index -> its face, and the confident faces that nobody claims.
 
     Stages: established tracks with confident faces by overlap; those seen last time with doubtful
-    faces; established ones by distance; then tracks seen only once. A face may fit where the track
-    was as well as where it should be: who turns round in between is nearer to the first.
+    faces; established ones by distance; then tracks seen only once; at last the only track and the
+    only face that are left, further apart than anybody walks: children jump. A face may fit where
+    the track was as well as where it should be: who turns round in between is nearer to the first.
     """
     matched: dict[int, Face] = {}
     high = [f for f in faces if f.score >= settings.high_score]
@@ -283,6 +286,13 @@ def _associate(
     stage(watched, low, overlap, settings.min_low_overlap)
     stage(known, high, near, 0.0)
     stage(fresh, high, lambda t, f: max(overlap(t, f), near(t, f)), 0.0)
+    remaining = [i for i in known + fresh if i not in matched]
+    likely = [f for f in [*high, *low] if f.score >= settings.only_score]
+    if len(remaining) == len(likely) == 1:
+        (row,), (face,) = remaining, likely
+        if _may_be(tracks[row][0].box, _box(face), settings):
+            matched[row] = face
+            high = [f for f in high if f is not face]
     return matched, high
 
 
@@ -307,6 +317,13 @@ def grown_iou(a: Box, b: Box, growth: float) -> float:
     if w <= 0 or h <= 0:
         return 0.0
     return w * h / (aw * ah + bw * bh - w * h)
+
+
+def _may_be(a: Box, b: Box, settings: TrackerSettings) -> bool:
+    """True unless sizes or places are too different, where there is nobody else to be."""
+    mean = (a.h + b.h) / 2
+    alike = max(a.h, b.h) <= settings.max_size_ratio * min(a.h, b.h)
+    return alike and math.hypot(a.cx - b.cx, a.cy - b.cy) <= settings.only_reach * mean
 
 
 def _nearness(a: Box, b: Box, waited_s: float, settings: TrackerSettings) -> float:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from shared.jobs import JobState
 from shared.ledger import JobView
 from shared.logs import Log
+from shared.names import job_folder
 from shared.queues import TaskResults
 from shared.runtime import Runtime
 
@@ -61,9 +62,12 @@ class Closing:
         """Idempotent: the job leaves the list of the ended last."""
         for flight in self._runtime.ledger.flights(job):
             self._runtime.release(flight.message.slot)
-        succeeded = view is not None and view.state is JobState.SUCCEEDED
-        for key in list(self._runtime.store.keys(f"jobs/{job}")):
-            if not (succeeded and PurePosixPath(key).stem in KEPT):
-                self._runtime.store.delete(key)
+        store, folder = self._runtime.store, job_folder(job)
+        if view is not None and view.state is JobState.SUCCEEDED:
+            for key in list(store.keys(folder)):
+                if PurePosixPath(key).stem not in KEPT:
+                    store.delete(key)
+        else:
+            store.delete(folder)
         self._runtime.ledger.forget(job)
         self._log.info("job ended", job=job, state=view.state.value if view else "gone")

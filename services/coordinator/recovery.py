@@ -1,8 +1,8 @@
 """Finds work that nobody does any more and has it done again; keeps waiting batches' slots leased.
 
 Two signs: a worker that no longer gives signs of life holds an item, or an item was sent and nobody
-took it up for `PATIENCE_S` (the message died with a worker that had only reserved it). Sending
-once too often is harmless: whoever takes an item up asks the ledger first.
+took it up for `unclaimed_after_s` (the message died with a worker that had only reserved it).
+Sending once too often is harmless: whoever takes an item up asks the ledger first.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from shared.jobs import JobState
 from shared.ledger import Flight
 from shared.logs import Log
 from shared.runtime import Runtime
-from shared.workers import living
+from shared.workers import is_alive, living
 
 EVERY_S = 1.0
-PATIENCE_S = 15.0
-"""Doubled with every repeat for the same item: a long queue is no reason to fill it with twins."""
 
 
 class Recovery:
@@ -53,8 +51,8 @@ class Recovery:
         def check(item: str, worker: str | None, again: Callable[[], None]) -> None:
             key = (job, f"{item} {worker or ''}")
             keys.add(key)
-            if worker is not None and worker in alive:
-                return
+            if worker is not None and (worker in alive or is_alive(self._runtime.redis, worker)):
+                return  # the second look is for those that came after the first
             if worker is None and not self._overdue(key):
                 return
             self._log.warning("done again", job=job, item=item, lost_worker=worker)
@@ -71,8 +69,7 @@ class Recovery:
             check(item, hands.get(item), self._returner(job, index, attempt))
         parked = ledger.parked(job)
         for flight in ledger.flights(job):
-            self._keep(job, flight)
-            if flight.name not in parked:
+            if self._keep(job, flight) and flight.name not in parked:
                 check(f"{flight.stage} {flight.name}", flight.worker, self._resender(flight))
         return keys
 
@@ -88,16 +85,21 @@ class Recovery:
 
         return again
 
-    def _keep(self, job: str, flight: Flight) -> None:
-        """Renew the lease of a batch's slot; a batch whose slot is lost is decoded again."""
-        if not self._runtime.still_holds(flight.message.slot):
+    def _keep(self, job: str, flight: Flight) -> bool:
+        """Renew the lease of a batch's slot. False when it is lost, or the batch has moved on since
+        it was looked up; a batch whose slot is lost is decoded again."""
+        if self._runtime.still_holds(flight.message.slot):
+            return True
+        if self._runtime.forget(flight.message):
             self._log.warning("slot lost, decoded again", job=job, batch=flight.name)
-            self._runtime.ledger.forget_batch(job, flight.name)
+        return False
 
     def _overdue(self, key: tuple[str, str]) -> bool:
         now = time.monotonic()
-        since, patience = self._watch.setdefault(key, (now, PATIENCE_S))
+        patience = self._runtime.settings.unclaimed_after_s
+        since, patience = self._watch.setdefault(key, (now, patience))
         if now - since < patience:
             return False
+        # A long queue is no reason to fill it with twins.
         self._watch[key] = (now, patience * 2)
         return True

@@ -44,10 +44,22 @@ def batch_frames(slot_bytes: int, layout: FrameLayout, most: int) -> int:
         raise PermanentError(
             ErrorCode.TOO_LARGE,
             f"One {layout.width}x{layout.height} frame needs {layout.frame_bytes} bytes but an "
-            f"arena slot has {slot_bytes}: raise the setting arena.slot_bytes or scale the video "
-            "down.",
+            f"arena slot has {slot_bytes}; set DUALFACE_ARENA_MIB to more or scale the video down.",
         )
     return max(1, min(fitting, most))
+
+
+def batch_length(frames: int, most: int, index: int) -> int:
+    """Frames of batch `index` of a segment that owns `frames`: at most `most`, all about as many.
+
+    Full batches and a remainder would leave chunks of few frames, whose IDR is dear, and at one
+    frame two IDR pictures in a row, which H.264 wants told apart (7.4.3, idr_pic_id) and encoders
+    that know nothing of each other do not. Beyond the frames expected: `most`.
+    """
+    batches = -(-frames // most)
+    if index >= batches:
+        return most
+    return frames * (index + 1) // batches - frames * index // batches
 
 
 def keeps(pts: int, previous_pts: int | None, tick_s: Fraction, fps_limit: float | None) -> bool:

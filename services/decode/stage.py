@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from services.decode.engines.base import DecodedFrame
 from services.decode.engines.pyav import PyAvDecoder
-from services.decode.plan import batch_frames, keeps
+from services.decode.plan import batch_frames, batch_length, keeps
 from services.decode.split import split
 from shared.errors import ErrorCode, TemporaryError
 from shared.jobs import Segment
@@ -42,6 +42,7 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
             key = segment_key(job, file.name)
             runtime.store.put(key, file)
             if not ledger.add_segment(job, segment.model_copy(update={"key": key})):
+                runtime.store.delete(key)  # the job ended meanwhile, and was cleaned up after
                 return
             segments, total = segments + 1, total + segment.frames
     ledger.split_done(job, segments, total)
@@ -123,8 +124,12 @@ class _Batches:
         if batch.slot is not None:
             frame.write_to(self._layout.planes(batch.slot, len(batch.pts)))
         batch.pts.append(frame.pts)
-        if len(batch.pts) == self._message.batch_frames:
+        if len(batch.pts) == self._length():
             self.close()
+
+    def _length(self) -> int:
+        message = self._message
+        return batch_length(message.segment.frames, message.batch_frames, self.count)
 
     def close(self) -> None:
         """Hand the open batch on, if there is one."""

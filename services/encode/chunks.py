@@ -165,7 +165,7 @@ def write_error(error: OSError | av.FFmpegError, path: Path) -> PermanentError |
     if number in NO_SPACE:
         return TemporaryError(
             ErrorCode.NO_SPACE,
-            f"There is no space left to write {path.name}; free some on its disk.",
+            f"There is no space left in {path.parent} to write {path.name}; free some.",
             10.0,
         )
     reason = os.strerror(number).lower() if number > 0 else str(error)

@@ -6,6 +6,8 @@ from contextlib import ExitStack
 
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.mux import mux
+from services.encode.plan import missing_notes
+from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult
 from shared.messages import BatchMessage, MuxMessage
 from shared.names import chunk_key, result_key
@@ -19,7 +21,7 @@ def encode_batch(runtime: Runtime, message: BatchMessage) -> None:
         return
     slot = runtime.slot(message.slot)
     if slot is None:
-        ledger.forget_batch(message.job, message.name)
+        runtime.forget(message)
         return
     facts = ledger.facts(message.job)
     encoder = PyAvEncoder(threads=runtime.settings.encode_threads)
@@ -30,12 +32,13 @@ def encode_batch(runtime: Runtime, message: BatchMessage) -> None:
         info = encoder.encode(frames, message.layout, facts.output, path)
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read.
-            ledger.forget_batch(message.job, message.name)
+            runtime.forget(message)
             return
         key = chunk_key(message.job, message.segment, message.batch)
         runtime.store.put(key, path)
     record = ChunkRecord(key=key, pts=message.pts, size_bytes=info.size_bytes)
-    ledger.chunk_done(message, record)
+    if not ledger.chunk_done(message, record):
+        runtime.store.delete(key)  # the job ended meanwhile, and was cleaned up after
     runtime.release(message.slot)
 
 
@@ -68,6 +71,7 @@ def mux_job(runtime: Runtime, message: MuxMessage) -> None:
         people=ledger.counter(job, "people"),
         sounds_copied=report.sounds_copied,
         sounds_encoded=report.sounds_encoded,
-        warnings=tuple(report.warnings),
+        warnings=(*report.warnings, *missing_notes(facts.source, expected, losses.dropped)),
     )
-    ledger.finish(job, result)
+    if not ledger.finish(job, result) and ledger.state(job) is not JobState.SUCCEEDED:
+        runtime.store.delete(key)  # cancelled meanwhile; a late twin's result is the first one's

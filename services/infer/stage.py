@@ -31,7 +31,7 @@ class InferStage:
             return
         slot = runtime.slot(message.slot)
         if slot is None:
-            ledger.forget_batch(message.job, message.name)
+            runtime.forget(message)
             return
         spec = ledger.spec(message.job)
         detector = self._detector(runtime, spec.detector)

@@ -89,7 +89,14 @@ class PosixArenaOwner:
             composed=composed,
         )
         check_space(folder, descriptor.total_bytes)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise PermanentError(
+                ErrorCode.NO_SPACE,
+                f"The folder {folder} for shared memory can't be written ({error.strerror}); set "
+                "DUALFACE_SHM_DIR to another folder on a tmpfs.",
+            ) from error
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(fd, descriptor.total_bytes)
         return cls(descriptor, fd)
@@ -151,21 +158,23 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written in the file system of `folder`."""
+    """Bytes that can still be written in the file system of `folder`.
+
+    Raises PermanentError NO_SPACE when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise PermanentError(
+            ErrorCode.NO_SPACE,
+            f"There is no folder {folder} for shared memory on this system; set DUALFACE_SHM_DIR "
+            "to a folder on a tmpfs.",
+        )
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize
 
 
 def check_space(folder: Path, needed: int) -> None:
     """Raise PermanentError NO_SPACE when `needed` bytes do not fit into `folder`."""
-    try:
-        free = free_bytes(folder)
-    except FileNotFoundError as error:
-        raise PermanentError(
-            ErrorCode.NO_SPACE,
-            f"There is no {folder} for shared memory on this system; set DUALFACE_SHM_DIR to a "
-            "folder on a tmpfs.",
-        ) from error
+    free = free_bytes(folder)
     if free < needed + KEEP_FREE_BYTES:
         raise _no_space(folder, needed, free)
 

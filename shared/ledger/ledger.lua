@@ -11,7 +11,8 @@
 --           faces     hash  "s:b" -> faces (JSON)          plans    hash  "s:b" -> plan (JSON)
 --           parked    hash  "s:b" -> message               chunks   hash  "s:b" -> chunk (JSON)
 --           hands     hash  split | mux | segment:N -> worker
---           tries     hash  piece of work -> how often it was taken up
+--           tries     hash  piece of work -> how often it was taken up since the last progress
+--           why       hash  item -> "code sentence" of its last failure
 --           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped concealed"
 --           redo      set   segments to be dispatched again when their decoder is through
 --           tracker   string, state of the tracker after the batch before `turn`
@@ -23,6 +24,9 @@
 local live, wake, job, prefix, ended_jobs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
 local RANK = {decode = 0, infer = 1, compose = 2, encode = 3}
+
+local PARTS = {'segments', 'ready', 'running', 'attempts', 'batches', 'losses', 'redo', 'flight',
+  'faces', 'plans', 'parked', 'chunks', 'tracker', 'hands', 'tries', 'why'}
 
 local function get(field)
   return redis.call('HGET', job, field)
@@ -82,6 +86,10 @@ operation.submit = function(id, spec, now)
     return {state}
   end
   redis.call('DEL', job)
+  for _, part in ipairs(PARTS) do
+    -- What a failed predecessor left, if nobody came to clean up after it.
+    redis.call('DEL', prefix .. part)
+  end
   redis.call('SREM', ended_jobs, id)
   redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0')
   redis.call('ZADD', live, now, id)
@@ -98,7 +106,11 @@ local function spent(what, most)
   return redis.call('HINCRBY', prefix .. 'tries', what, 1) > tonumber(most)
 end
 
--- take item worker most -> {'go'} | {'stale'} | {'spent'}: a worker takes up `split`, `mux` or
+local function poison(item)
+  return {'spent', redis.call('HGET', prefix .. 'why', item) or ''}
+end
+
+-- take item worker most -> {'go'} | {'stale'} | {'spent', why}: a worker takes up `split`, `mux` or
 -- `segment:N`. A twin finds the job further on, or the item in the hands of a worker that lives.
 operation.take = function(item, worker, most)
   local state = get('state')
@@ -110,7 +122,7 @@ operation.take = function(item, worker, most)
     return {'stale'}
   end
   if spent(item, most) then
-    return {'spent'}
+    return poison(item)
   end
   redis.call('HSET', prefix .. 'hands', item, worker)
   if item == 'split' then
@@ -119,8 +131,15 @@ operation.take = function(item, worker, most)
   return {'go'}
 end
 
--- let_go item worker -> {'1'}: the worker no longer has `split`, `mux`, `segment:N` or batch "s:b".
-operation.let_go = function(item, worker)
+-- let_go item worker why -> {'1'}: the worker no longer has `split`, `mux`, `segment:N` or batch
+-- "s:b"; `why` not empty: since it failed.
+operation.let_go = function(item, worker, why)
+  if ended() then
+    return {'1'}
+  end
+  if why ~= '' then
+    redis.call('HSET', prefix .. 'why', item, why)
+  end
   if redis.call('HGET', prefix .. 'hands', item) == worker then
     redis.call('HDEL', prefix .. 'hands', item)
   end
@@ -263,7 +282,7 @@ operation.send = function(name, stage, frames, message)
   return {'go'}
 end
 
--- enter name stage worker most -> {'go'} | {'stale'} | {'spent'}: a worker takes up the batch's message; a twin of
+-- enter name stage worker most -> {'go'} | {'stale'} | {'spent', why}: a worker takes up the batch's message; a twin of
 -- the message finds the batch further on, or in the hands of a worker that lives.
 operation.enter = function(name, stage, worker, most)
   local entry = redis.call('HGET', prefix .. 'flight', name)
@@ -278,7 +297,7 @@ operation.enter = function(name, stage, worker, most)
     return {'stale'}
   end
   if spent(stage .. ' ' .. name, most) then
-    return {'spent'}
+    return poison(name)
   end
   redis.call('HSET', prefix .. 'flight', name,
     stage .. ' ' .. worker .. ' ' .. frames .. ' ' .. message)
@@ -287,7 +306,9 @@ end
 
 -- put_faces name faces -> {'1'}
 operation.put_faces = function(name, faces)
-  redis.call('HSET', prefix .. 'faces', name, faces)
+  if not ended() then
+    redis.call('HSET', prefix .. 'faces', name, faces)
+  end
   return {'1'}
 end
 
@@ -302,8 +323,8 @@ operation.turn = function(name, message, worker)
   end
   if get('turn') ~= name then
     redis.call('HSET', prefix .. 'parked', name, message)
-    operation.let_go(name, worker)
-    redis.call('HINCRBY', prefix .. 'tries', 'compose ' .. name, -1)
+    operation.let_go(name, worker, '')
+    redis.call('HDEL', prefix .. 'tries', 'compose ' .. name)
     return {'parked'}
   end
   return {'go', redis.call('HGET', prefix .. 'faces', name) or '',
@@ -335,6 +356,9 @@ operation.chunk_done = function(name, chunk, frames)
   if new == 0 then
     return {'known'}
   end
+  -- Progress: what went wrong on the way here was no poison.
+  redis.call('HDEL', prefix .. 'tries', 'infer ' .. name, 'compose ' .. name, 'encode ' .. name,
+    'segment:' .. string.match(name, '^%d+'))
   redis.call('HINCRBY', job, 'chunks_done', 1)
   redis.call('HINCRBY', job, 'frames_encode', frames)
   check_complete()
@@ -360,18 +384,35 @@ local function forget(name)
   end
 end
 
--- forget_batch name -> {'1'}: its frames are gone (its slot's lease ran out); decode makes it anew.
--- So are the batches parked behind it: they hold slots that it may need, for as long as it is
--- missing. Their leases, which nobody renews any more, run out by themselves.
-operation.forget_batch = function(name)
-  if ended() then
-    return {'1'}
+-- forget_batch name pool token -> {message...}: its frames, in the slot leased with `token`, are
+-- gone; decode makes it anew. Nothing when they live on in another slot, or became a chunk.
+-- The batches parked behind it go with it, they hold slots that it may need for as long as it is
+-- missing; answered are all that were forgotten, so that their slots can be given back.
+operation.forget_batch = function(name, pool, token)
+  local entry = redis.call('HGET', prefix .. 'flight', name)
+  if ended() or not entry then
+    return {}
   end
+  local message = string.match(entry, '^%a+ %S+ %d+ (.*)$')
+  local slot = cjson.decode(message).slot
+  if slot.pool ~= pool or slot.token ~= tonumber(token) then
+    return {}
+  end
+  local forgotten = redis.call('HVALS', prefix .. 'parked')
   forget(name)
   for _, parked in ipairs(redis.call('HKEYS', prefix .. 'parked')) do
     forget(parked)
   end
   ring()
+  forgotten[#forgotten + 1] = message
+  return forgotten
+end
+
+-- engine stage name -> {'1'}; which engine serves a stage for this job.
+operation.engine = function(stage, name)
+  if not ended() then
+    redis.call('HSET', job, 'engine_' .. stage, name)
+  end
   return {'1'}
 end
 

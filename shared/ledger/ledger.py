@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import DualfaceError, ErrorCode, PermanentError
 from shared.jobs import JobSpec, JobState, OutputPlan, Segment, SourceInfo
 from shared.ledger.records import (
     STAGES,
@@ -25,7 +25,7 @@ ENDED = "df:jobs:ended"
 WAKE = "df:wake"
 PARTS = (
     "segments", "ready", "running", "attempts", "batches", "losses", "redo", "flight", "faces",
-    "plans", "parked", "chunks", "tracker", "hands", "tries",
+    "plans", "parked", "chunks", "tracker", "hands", "tries", "why",
 )  # fmt: skip
 
 
@@ -140,21 +140,22 @@ class Ledger:
 
     def note_engine(self, job: str, stage: str, engine: str) -> None:
         """Write down which engine serves `stage` for this job."""
-        if self._redis.exists(_key(job)):
-            self._redis.hset(_key(job), f"engine_{stage}", engine)
+        self._call(job, "engine", stage, engine)
 
     # --- splitting and segments -----------------------------------------------------------------
 
     def take(self, job: str, item: str, worker: str) -> bool:
         """Take up `split`, `mux` or `segment:N`; False for a late or double message.
 
-        Raises PermanentError STAGE_FAILED when it was taken up too often.
+        Raises PermanentError when it was taken up too often, with the last failure's words.
         """
         return self._started(item, self._call(job, "take", item, worker, self._attempts))
 
-    def let_go(self, job: str, item: str, worker: str) -> None:
-        """The worker no longer works on the item (as `Message.item` names it)."""
-        self._call(job, "let_go", item, worker)
+    def let_go(self, job: str, item: str, worker: str, why: DualfaceError | None = None) -> None:
+        """The worker no longer works on the item (as `Message.item` names it); `why` if it failed,
+        kept for the case that it fails once too often."""
+        reason = "" if why is None else f"{why.code.value} {why.message}"
+        self._call(job, "let_go", item, worker, reason)
 
     def hands(self, job: str) -> dict[str, str]:
         """Items in somebody's hands: item -> worker."""
@@ -228,7 +229,7 @@ class Ledger:
     def enter(self, message: BatchMessage, stage: str, worker: str) -> bool:
         """A worker takes the batch up; False for a late or double message.
 
-        Raises PermanentError STAGE_FAILED when it was taken up too often.
+        Raises PermanentError when it was taken up too often, with the last failure's words.
         """
         answer = self._call(message.job, "enter", message.name, stage, worker, self._attempts)
         return self._started(f"{stage} of batch {message.name}", answer)
@@ -260,9 +261,15 @@ class Ledger:
         )
         return answer != ["stale"]
 
-    def forget_batch(self, job: str, name: str) -> None:
-        """The batch's frames are gone; its segment is decoded again for it."""
-        self._call(job, "forget_batch", name)
+    def forget_batch(self, message: BatchMessage) -> list[BatchMessage]:
+        """The batch's frames are gone from the message's slot; its segment is decoded again for it.
+
+        All that were forgotten: those parked behind it too. None when the batch has moved on: who
+        says so is late.
+        """
+        slot = message.slot
+        answer = self._call(message.job, "forget_batch", message.name, slot.pool, slot.token)
+        return [BatchMessage.model_validate_json(body) for body in answer]
 
     def flights(self, job: str) -> Iterator[Flight]:
         """All batches on their way."""
@@ -292,10 +299,11 @@ class Ledger:
         self._redis.brpop([WAKE], timeout=timeout_s)
 
     def _started(self, what: str, answer: list[str]) -> bool:
-        if answer == ["spent"]:
+        if answer[0] == "spent":
+            code, _, reason = answer[1].partition(" ")
             raise PermanentError(
-                ErrorCode.STAGE_FAILED,
-                f"{what} failed {self._attempts} times; the logs of the workers say why.",
+                ErrorCode(code or ErrorCode.STAGE_FAILED),
+                reason or f"{what} failed {self._attempts} times; the logs of the workers say why.",
             )
         return answer == ["go"]
 

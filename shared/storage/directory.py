@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import ErrorCode, PermanentError, TemporaryError
 
 SCRATCH = ".scratch"
 
@@ -23,28 +23,30 @@ class DirectoryStore:
 
     def put(self, key: str, path: Path) -> None:
         target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.replace(path, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise _unwritable(target, error) from error
-            with self.scratch() as folder:
-                copy = folder / "object"
-                shutil.copyfile(path, copy)
-                os.replace(copy, target)
+        with self._writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with self.scratch() as folder:
+                    copy = folder / "object"
+                    shutil.copyfile(path, copy)
+                    os.replace(copy, target)
 
     def adopt(self, key: str, path: Path) -> None:
         if not path.is_file():
             raise PermanentError(ErrorCode.SOURCE_MISSING, f"There is no file {path}.")
         target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(path.resolve(), target)
-        except OSError:
-            # Another file system, or a file of another user: point at it instead.
-            target.symlink_to(path.resolve())
+        with self._writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            try:
+                os.link(path.resolve(), target)
+            except OSError:
+                # Another file system, or a file of another user: point at it instead.
+                target.symlink_to(path.resolve())
 
     @contextmanager
     def local(self, key: str) -> Iterator[Path]:
@@ -56,8 +58,10 @@ class DirectoryStore:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         base = self._root / SCRATCH
-        base.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=base, ignore_cleanup_errors=True) as folder:
+        with self._writing():
+            base.mkdir(parents=True, exist_ok=True)
+            made = tempfile.TemporaryDirectory(dir=base, ignore_cleanup_errors=True)
+        with made as folder:
             yield Path(folder)
 
     def exists(self, key: str) -> bool:
@@ -82,16 +86,25 @@ class DirectoryStore:
         """Remove what dead writers left; only while no other process uses the store."""
         shutil.rmtree(self._root / SCRATCH, ignore_errors=True)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The errors of the house for those of the file system."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TemporaryError(
+                    ErrorCode.NO_SPACE,
+                    f"The disk of {self._root} is full; free some space and repeat.",
+                    5.0,
+                ) from error
+            raise PermanentError(
+                ErrorCode.OUTPUT_UNWRITABLE,
+                f"The store {self._root} can't be written ({error.strerror}).",
+            ) from error
+
     def _path(self, key: str) -> Path:
         parts = Path(key).parts
         if not parts or any(part in ("..", "/", SCRATCH) for part in parts):
             raise ValueError(f"not a key: {key!r}")
         return self._root.joinpath(*parts)
-
-
-def _unwritable(target: Path, error: OSError) -> OSError | PermanentError:
-    if error.errno == errno.ENOSPC:
-        return PermanentError(
-            ErrorCode.NO_SPACE, f"The disk of {target.parent} is full; free some space and repeat."
-        )
-    return error

@@ -153,3 +153,19 @@ def test_any_detections_give_a_bounded_state_with_ids_used_once(
 def test_how_often_faces_are_looked_for_makes_no_other_tracks(every_s: float) -> None:
     states = track([walk([(0, 300), (4, 1500)]), still(1700, 900)], 4, every_s)
     assert [t.id for t in states[-1].tracks] == [1, 2]
+
+
+def test_the_only_face_left_is_the_only_track_left_even_after_a_jump() -> None:
+    settings = TrackerSettings()
+    stays, jumps = (
+        Face(x=600, y=100, w=50, h=60, score=0.9),
+        Face(x=100, y=300, w=40, h=48, score=0.9),
+    )
+    state = update(TrackerState(), [stays, jumps], 0.0, settings)
+    up = jumps.model_copy(update={"y": 300 - 3.5 * 48, "score": 0.55})
+    state = update(state, [stays, up], 1 / 6, settings)
+    assert [track.id for track in state.tracks] == [1, 2]
+    assert all(track.hits == 2 for track in state.tracks)
+    far = up.model_copy(update={"x": 900})
+    state = update(state, [stays, far], 2 / 6, settings)
+    assert [track.hits for track in state.tracks] == [2, 3]  # ids go by x: the jumper is 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.coordinator import recovery as recovering
 from services.coordinator.closing import Closing
 from services.coordinator.dispatch import Dispatcher
 from services.coordinator.recovery import Recovery
@@ -58,6 +58,12 @@ def fly(made: Runtime, job: str, name: str, stage: str) -> BatchMessage:
     message = batch_message(name, job=job).model_copy(update={"slot": ref})
     assert made.ledger.send(message, stage) == "go"
     return message
+
+
+def impatient(made: Runtime) -> Runtime:
+    """Sends again what nobody took up at the first look."""
+    settings = made.settings.model_copy(update={"unclaimed_after_s": 0.0})
+    return replace(made, settings=settings)
 
 
 def test_a_new_job_is_split_once(parts: tuple[Runtime, Recorder, Dispatcher]) -> None:
@@ -120,10 +126,10 @@ def test_work_of_a_dead_worker_is_sent_again_and_that_of_a_living_one_is_not(
 
 
 def test_a_parked_batch_is_left_alone_and_keeps_its_slot(
-    parts: tuple[Runtime, Recorder, Dispatcher], monkeypatch: pytest.MonkeyPatch
+    parts: tuple[Runtime, Recorder, Dispatcher],
 ) -> None:
     made, outbox, dispatcher = parts
-    monkeypatch.setattr(recovering, "PATIENCE_S", 0.0)
+    made = impatient(made)
     split(parts, "j", 1)
     made.ledger.take_segment("j", 1)
     early = fly(made, "j", "0:1", "compose")
@@ -134,10 +140,10 @@ def test_a_parked_batch_is_left_alone_and_keeps_its_slot(
 
 
 def test_a_message_that_nobody_takes_up_is_sent_again(
-    parts: tuple[Runtime, Recorder, Dispatcher], monkeypatch: pytest.MonkeyPatch
+    parts: tuple[Runtime, Recorder, Dispatcher],
 ) -> None:
     made, outbox, dispatcher = parts
-    monkeypatch.setattr(recovering, "PATIENCE_S", 0.0)
+    made = impatient(made)
     split(parts, "j", 1)
     fly(made, "j", "0:0", "encode")
     Recovery(made, dispatcher).step()

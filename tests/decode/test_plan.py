@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.decode.plan import Keyframe, batch_frames, keeps, long_enough, may_cut
+from services.decode.plan import Keyframe, batch_frames, batch_length, keeps, long_enough, may_cut
 from shared.errors import ErrorCode, PermanentError
 from shared.media.layout import FrameLayout
 
@@ -37,7 +37,7 @@ def test_a_batch_holds_what_fits() -> None:
 
 
 def test_a_slot_too_small_for_one_frame_says_what_to_raise() -> None:
-    with pytest.raises(PermanentError, match=r"arena\.slot_bytes") as caught:
+    with pytest.raises(PermanentError, match=r"DUALFACE_ARENA_MIB") as caught:
         batch_frames(HD.frame_bytes - 1, HD, 8)
     assert caught.value.code is ErrorCode.TOO_LARGE
 
@@ -82,3 +82,12 @@ def test_cutting_a_source_changes_no_decision(cut: int, limit: float) -> None:
         t for t, p in zip(times[cut:], times[cut - 1 :], strict=False) if keeps(t, p, MS, limit)
     ]
     assert [t for t in whole if t < times[cut]] + later == whole
+
+
+@given(frames=st.integers(1, 5000), most=st.integers(1, 64))
+def test_batches_of_a_segment_are_equally_long_but_for_one_frame(frames: int, most: int) -> None:
+    lengths = [batch_length(frames, most, index) for index in range(-(-frames // most))]
+    assert sum(lengths) == frames
+    assert max(lengths) <= most
+    assert max(lengths) - min(lengths) <= 1
+    assert batch_length(frames, most, len(lengths)) == most

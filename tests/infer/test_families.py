@@ -9,11 +9,13 @@ from services.infer.families import (
     FACES_MAX,
     Array,
     Candidates,
+    common_scores,
     decode_centerface,
     decode_yunet,
     suppress,
     to_faces,
 )
+from shared.faces import SURE_SCORE
 
 
 def yunet_outputs(width: int, height: int) -> list[Array]:
@@ -99,3 +101,10 @@ def test_no_candidates_give_no_faces() -> None:
 def test_faces_are_in_px_of_the_frame() -> None:
     (face,) = to_faces(candidates([(10, 20, 5, 6)], [0.5]), 6.0, 4.0)
     assert (face.x, face.y, face.w, face.h) == (60, 80, 30, 24)
+
+
+def test_a_score_means_the_same_for_every_model() -> None:
+    doubtful, sure, certain = common_scores(np.array([0.25, 0.5, 1.0], dtype=np.float32), 0.5)
+    assert doubtful == pytest.approx(SURE_SCORE / 2)
+    assert sure == pytest.approx(SURE_SCORE)
+    assert certain == pytest.approx(1.0)

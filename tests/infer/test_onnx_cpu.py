@@ -144,6 +144,18 @@ def test_a_face_too_small_for_the_first_look_is_found_by_the_second(tmp_path: Pa
     assert [centre(face) for face in faces] == [pytest.approx((132, 68), abs=2)]
 
 
+def test_larger_looks_go_on_after_one_in_vain_but_not_for_ever(tmp_path: Path) -> None:
+    brightness_model(tmp_path / "bright.onnx", channel=0)
+    layout = FrameLayout(width=256, height=128)
+    empty, small = black(layout), black(layout)
+    small[0][64:72, 128:136] = 235
+    detector = OnnxCpuDetector(entry(second=128), tmp_path / "bright.onnx")
+    assert [len(faces) for faces in detector.detect([empty, small], layout)] == [0, 1]
+    assert [len(faces) for faces in detector.detect([empty, empty, small], layout)] == [0, 0, 0]
+    many = [empty, *[small] * 3, empty, empty, small]
+    assert [len(faces) for faces in detector.detect(many, layout)] == [0, 1, 1, 1, 0, 0, 1]
+
+
 @pytest.mark.parametrize("data", [b"", b"not a model", None])
 def test_a_file_that_is_no_model_is_a_permanent_error(tmp_path: Path, data: bytes | None) -> None:
     path = tmp_path / "bright.onnx"

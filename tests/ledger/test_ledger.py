@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
 from shared.redisdb import Connection
@@ -171,7 +171,7 @@ def test_a_forgotten_batch_has_its_segment_decoded_again(ledger: Ledger) -> None
     begin(ledger)
     ledger.send(batch_message("0:0"), "infer")
     ledger.segment_done("j", 0, 1, 1, NONE)
-    ledger.forget_batch("j", "0:0")
+    ledger.forget_batch(batch_message("0:0"))
     again = ledger.take_segment("j", 1)
     assert again is not None
     assert again[1] == 2
@@ -186,7 +186,7 @@ def test_a_forgotten_batch_has_its_segment_decoded_again(ledger: Ledger) -> None
 def test_a_batch_forgotten_while_its_segment_is_decoded_is_made_afterwards(ledger: Ledger) -> None:
     begin(ledger)
     ledger.send(batch_message("0:0"), "infer")
-    ledger.forget_batch("j", "0:0")
+    ledger.forget_batch(batch_message("0:0"))
     ledger.segment_done("j", 0, 1, 1, NONE)
     assert ledger.take_segment("j", 1) is not None
     assert ledger.state("j") is JobState.RUNNING
@@ -199,7 +199,7 @@ def test_batches_parked_behind_a_forgotten_one_give_up_their_slots(ledger: Ledge
     for name in ("0:1", "1:0"):
         ledger.turn(batch_message(name), "w")
     ledger.segment_done("j", 1, 1, 1, NONE)
-    ledger.forget_batch("j", "0:0")
+    ledger.forget_batch(batch_message("0:0"))
     assert list(ledger.flights("j")) == []
     assert ledger.parked("j") == set()
     ledger.segment_done("j", 0, 1, 2, NONE)
@@ -246,3 +246,82 @@ def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
     keys = {str(key) for key in redis.scan_iter(match="df:job*")}
     assert keys == {"df:job:j"}
     assert 0 < int(redis.ttl("df:job:j")) <= 60
+
+
+def test_a_batch_that_moved_on_is_not_forgotten(ledger: Ledger) -> None:
+    begin(ledger)
+    late = batch_message("0:0")
+    ledger.send(late, "infer")
+    ledger.send(batch_message("0:0", pool="composed"), "encode")
+    assert ledger.forget_batch(late) == []
+    assert [flight.stage for flight in ledger.flights("j")] == ["encode"]
+
+
+def test_a_batch_with_a_chunk_is_not_forgotten(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0", pool="composed")
+    ledger.send(message, "encode")
+    ledger.segment_done("j", 0, 1, 1, NONE)
+    ledger.chunk_done(message, chunk("0:0"))
+    assert ledger.forget_batch(message) == []
+    assert ledger.state("j") is JobState.MUXING
+
+
+def test_all_that_is_forgotten_is_told(ledger: Ledger) -> None:
+    begin(ledger)
+    for name in ("0:0", "0:1"):
+        ledger.send(batch_message(name), "compose")
+    ledger.turn(batch_message("0:1"), "w")
+    told = ledger.forget_batch(batch_message("0:0"))
+    assert sorted(message.name for message in told) == ["0:0", "0:1"]
+
+
+def test_work_that_fails_once_too_often_ends_with_its_last_reason(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "infer")
+    for worker in ("a", "b"):
+        assert ledger.enter(batch_message("0:0"), "infer", worker)
+        why = TemporaryError(ErrorCode.NO_SPACE, f"The disk of {worker} is full.")
+        ledger.let_go("j", "0:0", worker, why)
+    with pytest.raises(PermanentError, match="The disk of b is full") as caught:
+        ledger.enter(batch_message("0:0"), "infer", "c")
+    assert caught.value.code is ErrorCode.NO_SPACE
+
+
+def test_progress_forgives_what_went_wrong_before(ledger: Ledger) -> None:
+    begin(ledger)
+    for attempt in (1, 2, 3, 4):
+        name = f"0:{attempt}"
+        assert ledger.take("j", "segment:0", "w")
+        ledger.return_segment("j", 0, attempt, gave_back=False)
+        ledger.send(batch_message(name, pool="composed"), "encode")
+        ledger.chunk_done(batch_message(name), chunk(name))
+        assert ledger.take_segment("j", 1) is not None
+
+
+def test_a_job_submitted_again_finds_nothing_of_the_failed_one(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    ledger.send(batch_message("0:0"), "infer")
+    ledger.fail("j", ErrorCode.STAGE_FAILED, "broken")
+    ledger.submit("j", job_spec())
+    assert [str(key) for key in redis.scan_iter("df:job:j:*")] == []
+    ledger.take("j", "split", "w")
+    assert ledger.add_segment("j", segment(0))
+    assert ledger.take_segment("j", 1) is not None
+
+
+def test_a_late_worker_writes_nothing_about_a_job_that_was_dropped(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    ledger.fail("j", ErrorCode.CANCELLED, "stopped")
+    ledger.drop("j")
+    message = batch_message("0:0")
+    ledger.put_faces(message, "[]")
+    ledger.note_engine("j", "infer", "e")
+    ledger.let_go("j", "0:0", "w", TemporaryError(ErrorCode.BUSY, "late"))
+    ledger.add("j", cpu_ms_infer=1.0)
+    assert not ledger.enter(message, "infer", "w")
+    assert [str(key) for key in redis.scan_iter("df:job:*")] == []

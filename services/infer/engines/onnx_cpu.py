@@ -27,6 +27,10 @@ from shared.models import ModelEntry
 PEOPLE = 2
 """A frame with fewer faces than this at the first look gets the second, larger one."""
 
+PATIENCE = 2
+MOST_PATIENCE = 3
+"""Larger looks in vain that a batch begins with, and the most it can earn by looks that helped."""
+
 _TRIAL_PX = 64
 """Height of the picture for a trial run; a multiple of every model's side_multiple."""
 
@@ -107,17 +111,22 @@ class OnnxCpuDetector:
         return f"onnx-cpu:{self._entry.name}"
 
     def detect(self, frames: Sequence[Planes], layout: FrameLayout) -> list[tuple[Face, ...]]:
-        """See `Detector.detect`. A frame with fewer than PEOPLE faces is looked at again, larger,
-        until that is in vain once: then it would be for the rest of this batch too, most likely.
+        """See `Detector.detect`. A frame with fewer than PEOPLE faces is looked at again, larger.
+
+        A look in vain makes more of them in this batch unlikely to help, one that finds more makes
+        it likely (a face too small, or turned away now and then): each kind of frame, by the
+        number of faces found at first, has its own patience.
         """
         found = []
-        again = self._second_side > self._side
+        patience = [PATIENCE if self._second_side > self._side else 0] * PEOPLE
         for planes in frames:
             faces = self._look(planes, layout, self._side)
-            if again and len(faces) < PEOPLE:
+            first = len(faces)
+            if first < PEOPLE and patience[first] > 0:
                 closer = self._look(planes, layout, self._second_side)
-                again = len(closer) > len(faces)
-                faces = closer if again else faces
+                helped = len(closer) > first
+                patience[first] = min(MOST_PATIENCE, patience[first] + (1 if helped else -1))
+                faces = closer if helped else faces
             found.append(faces)
         return found
 

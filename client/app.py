@@ -1,0 +1,108 @@
+"""The options of the `dualface` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.jobs import Codec, Layout
+from shared.settings import Settings
+
+app = typer.Typer(
+    name="dualface",
+    help="Turn videos of two people into steady split-screen videos.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Detection models: list them, fetch them.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+@app.command()
+def run(
+    inputs: Annotated[list[Path], typer.Argument(help="Videos of two people.", metavar="VIDEO...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Result of a single video (.mp4, .mov).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results, NAME-split.mp4 each.")
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option(help="Tiles beside each other, or one above the other.")
+    ] = Layout.SIDE_BY_SIDE,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT of the result. Default: the source's, up to 1920x1080."),
+    ] = None,
+    codec: Annotated[Codec, typer.Option(help="Video codec of the result.")] = Codec.H264,
+    crf: Annotated[
+        int, typer.Option(min=0, max=51, help="Quality: lower is better and larger.")
+    ] = 23,
+    preset: Annotated[str, typer.Option(help="x264/x265 preset, ultrafast to slow.")] = "veryfast",
+    detector: Annotated[
+        str, typer.Option(help="Face detection model; `dualface models list` shows them.")
+    ] = "auto",
+    detect_every: Annotated[
+        int | None, typer.Option(min=1, max=60, help="Look for faces on every n-th frame.")
+    ] = None,
+    fps_limit: Annotated[
+        float | None, typer.Option(help="Drop frames beyond this many per second.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Probe, plan and estimate; write nothing.")
+    ] = False,
+) -> None:
+    """Make split-screen videos on this machine. Starts all it needs, leaves nothing behind."""
+    from client.warm import warm_up
+
+    if not dry_run:
+        warm_up()
+    from client.commands import run_command
+    from client.requests import Options
+
+    options = Options(layout, size, codec, crf, preset, detector, detect_every, fps_limit)
+    code = run_command(Settings.load(), inputs, output, out, options, dry_run=dry_run)
+    raise typer.Exit(code)
+
+
+@app.command()
+def up() -> None:
+    """Start the stack and keep it running until Ctrl-C."""
+    from client.warm import warm_up
+
+    warm_up()
+    from client.commands import up_command
+
+    raise typer.Exit(up_command(Settings.load()))
+
+
+@app.command()
+def sample(
+    path: Annotated[Path, typer.Argument(help="Where to write the video (.mp4).")],
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Its length.")] = 12.0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT.")] = "1280x720",
+    seed: Annotated[int, typer.Option(help="Another seed moves the people differently.")] = 1,
+) -> None:
+    """Draw a sample video of two people, with its ground truth beside it (.json)."""
+    from client.commands import sample_command
+
+    raise typer.Exit(sample_command(Settings.load(), path, seconds, size, seed))
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """Show the models that are known and where they lie."""
+    from client.commands import models_list_command
+
+    raise typer.Exit(models_list_command(Settings.load()))
+
+
+@models_app.command("pull")
+def models_pull(name: Annotated[str, typer.Argument(help="A model of `models list`.")]) -> None:
+    """Fetch a model, check it, keep it in the cache."""
+    from client.commands import models_pull_command
+
+    raise typer.Exit(models_pull_command(Settings.load(), name))

@@ -1,0 +1,229 @@
+"""The real command line in a home of its own, and what it leaves there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import av
+import psutil
+import pytest
+
+from shared.errors import ErrorCode, PermanentError
+from shared.models import pull
+from tests.conftest import MODELS
+from tests.waiting import wait_until
+
+SHM = Path("/dev/shm")
+DEADLINE_S = 90.0
+FAST = {
+    # Small, so that several stacks fit and starting one is quick.
+    "DUALFACE_ARENA_MIB": "24",
+    # Many batches of a short video, so that there is a middle to be disturbed in.
+    "DUALFACE_BATCH_FRAMES": "8",
+    "DUALFACE_SEGMENT_TARGET_S": "2",
+    # Deaths are noticed in seconds; the code is the same as with longer times.
+    "DUALFACE_HEARTBEAT_S": "0.3",
+    "DUALFACE_DEAD_AFTER_S": "1.5",
+    "DUALFACE_UNCLAIMED_AFTER_S": "2",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Everything it printed."""
+        return self.out + self.err
+
+
+@dataclass
+class Running:
+    """A command on its way; its output goes to files, so that it never waits for a reader."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.out.read_text(errors="replace") + self.err.read_text(errors="replace")
+
+    def wait(self, deadline_s: float = DEADLINE_S) -> Ended:
+        """Until it ends."""
+        code = self.process.wait(timeout=deadline_s)
+        return Ended(
+            code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace")
+        )
+
+    def interrupt(self, number: signal.Signals) -> None:
+        """What the terminal does on Ctrl-C: the signal goes to the whole foreground group."""
+        os.killpg(self.process.pid, number)
+
+
+@dataclass
+class Home:
+    """A state folder, a shared memory folder and a folder for results."""
+
+    root: Path
+    shm: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.root / "state"
+
+    @property
+    def results(self) -> Path:
+        """Where the command is started."""
+        return self.root / "results"
+
+    def environment(self) -> dict[str, str]:
+        """The variables of every command of this home."""
+        own = {key: value for key, value in os.environ.items() if not key.startswith("DUALFACE_")}
+        mine = {"DUALFACE_STATE_DIR": str(self.state), "DUALFACE_SHM_DIR": str(self.shm)}
+        return {**own, **FAST, **mine, **self.settings}
+
+    def start(self, *args: str | Path) -> Running:
+        """Start `dualface ARGS` in a process group of its own."""
+        self.results.mkdir(exist_ok=True)
+        name = self.root / f"said-{uuid.uuid4().hex[:8]}"
+        out, err = name.with_suffix(".out"), name.with_suffix(".err")
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            return Running(self._popen(args, stdout, stderr), out, err)
+
+    def _popen(
+        self, args: Sequence[str | Path], stdout: IO[bytes], stderr: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "client.cli", *(os.fspath(arg) for arg in args)]
+        return subprocess.Popen(
+            command,
+            cwd=self.results,
+            env=self.environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            process_group=0,
+        )
+
+    def run(self, *args: str | Path) -> Ended:
+        """Run `dualface ARGS` to its end."""
+        return self.start(*args).wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives and belongs to this home, whoever its parent is by now."""
+        return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            here = process.environ().get("DUALFACE_STATE_DIR") == str(self.state)
+            # The Redis server gets no environment; it works in its folder.
+            return here or process.cwd().startswith(str(self.state))
+        except psutil.Error:
+            return False
+
+    def worker(self, name: str) -> psutil.Process:
+        """The main process of a stage, of the coordinator, of the arena: it has the log open."""
+        log = str(self.state / "logs" / f"{name}.log")
+        owners = [process for process in self.processes() if _output_of(process) == log]
+        ids = {process.pid for process in owners}
+        mains = [process for process in owners if process.ppid() not in ids]
+        assert len(mains) == 1, f"{name}: {mains}"
+        return mains[0]
+
+    def server(self) -> psutil.Process:
+        """The Redis server."""
+        found = [each for each in self.processes() if each.cwd() == str(self.state / "redis")]
+        assert len(found) == 1, found
+        return found[0]
+
+    def chunks(self) -> dict[str, int]:
+        """Chunks in the store: name -> inode, another one when it was made again."""
+        found = {}
+        for path in self.state.glob("store/jobs/*/chunks/*"):
+            try:
+                found[f"{path.parent.parent.name}/{path.name}"] = path.stat().st_ino
+            except FileNotFoundError:
+                continue
+        return found
+
+    def leftovers(self) -> list[str]:
+        """What should not be there after a command; empty when all is well. The fork server hears
+        of the command's end from the kernel: a moment later."""
+        self.wait_until_all_gone()
+        left = [str(path) for path in self.shm.iterdir()]
+        left += [str(path) for path in self.state.glob("store/jobs/*")]
+        left += [str(path) for path in self.state.glob("store/.scratch/*")]
+        left += [str(path) for path in self.results.glob(".*")]
+        left += [str(path) for path in self.state.glob("stack.json*")]
+        return left
+
+    def wait_until_all_gone(self) -> None:
+        """No process lives, so no socket is open either."""
+        wait_until(lambda: not self.processes(), "every process of the run is gone", 15.0)
+
+    def close(self) -> None:
+        """Whatever a failed test left running ends here."""
+        for process in self.processes():
+            process.kill()
+        shutil.rmtree(self.shm, ignore_errors=True)
+
+
+@contextmanager
+def home_in(root: Path, **settings: str) -> Iterator[Home]:
+    """A home below `root`; `settings` are DUALFACE_ variables without the prefix, lower case."""
+    _have_model()
+    shm = SHM / f"dualface-test-{uuid.uuid4().hex[:12]}"
+    shm.mkdir()
+    more = {f"DUALFACE_{name.upper()}": value for name, value in settings.items()}
+    home = Home(root, shm, more)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def _have_model() -> None:
+    """Runs take the model from a person's cache; fetched once, skipped where that is impossible."""
+    try:
+        pull("centerface", Path.home() / ".cache" / "dualface" / "models", [MODELS])
+    except PermanentError as error:
+        if error.code is not ErrorCode.MODEL_MISSING:
+            raise
+        pytest.skip(f"no detection model can be had: {error}")
+
+
+def picture_hash(path: Path) -> str:
+    """Of every decoded frame and its time."""
+    digest = hashlib.sha256()
+    with av.open(str(path)) as opened:
+        for frame in opened.decode(video=0):
+            digest.update(str(frame.pts).encode())
+            digest.update(frame.to_ndarray().tobytes())
+    return digest.hexdigest()
+
+
+def _output_of(process: psutil.Process) -> str:
+    try:
+        return os.readlink(f"/proc/{process.pid}/fd/1")
+    except OSError:
+        return ""
