@@ -206,3 +206,18 @@ def _tone(spec: VideoSpec) -> Iterator[av.AudioFrame]:
         frame.pts = start
         frame.time_base = Fraction(1, spec.audio_rate)
         yield frame
+
+
+def make_sound_only(path: Path) -> None:
+    """An mp4 with sound and no picture."""
+    with av.open(str(path), "w", format="mp4") as made:
+        stream = made.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), "s16", "stereo")
+        frame.sample_rate = 48000
+        made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+
+
+def make_text(path: Path) -> None:
+    """A text, whatever its name says."""
+    path.write_text("This is no video at all.\n" * 400)

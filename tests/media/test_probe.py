@@ -12,7 +12,15 @@ import pytest
 
 from shared.errors import ErrorCode, PermanentError
 from shared.media.probe import SourceLimits, open_source, probe
-from tests.videos import CLOSED_GOP_X264, OPEN_GOP_X264, VideoSpec, make_video, numbered_frame
+from tests.videos import (
+    CLOSED_GOP_X264,
+    OPEN_GOP_X264,
+    VideoSpec,
+    make_sound_only,
+    make_text,
+    make_video,
+    numbered_frame,
+)
 
 CLIP = replace(CLOSED_GOP_X264, frames=12)
 
@@ -112,10 +120,6 @@ def _empty(path: Path) -> None:
     path.touch()
 
 
-def _text(path: Path) -> None:
-    path.write_text("This is no video at all.\n" * 400)
-
-
 def _png(path: Path) -> None:
     numbered_frame(1, (64, 32)).save(path.with_suffix(".png"))
     shutil.move(path.with_suffix(".png"), path)
@@ -124,15 +128,6 @@ def _png(path: Path) -> None:
 def _jpeg(path: Path) -> None:
     numbered_frame(1, (64, 32)).save(path.with_suffix(".jpg"))
     shutil.move(path.with_suffix(".jpg"), path)
-
-
-def _sound_only(path: Path) -> None:
-    with av.open(str(path), "w", format="mp4") as made:
-        stream = made.add_stream("aac", rate=48000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), "s16", "stereo")
-        frame.sample_rate = 48000
-        made.mux(stream.encode(frame))
-        made.mux(stream.encode(None))
 
 
 def _without_moov(path: Path) -> None:
@@ -183,10 +178,10 @@ def _concat_script(path: Path) -> None:
     ("make", "code", "says"),
     [
         (_empty, ErrorCode.SOURCE_EMPTY, "empty"),
-        (_text, ErrorCode.NOT_A_VIDEO, "text file"),
+        (make_text, ErrorCode.NOT_A_VIDEO, "text file"),
         (_png, ErrorCode.NOT_A_VIDEO, "image"),
         (_jpeg, ErrorCode.NOT_A_VIDEO, "image"),
-        (_sound_only, ErrorCode.NO_VIDEO_STREAM, "sound"),
+        (make_sound_only, ErrorCode.NO_VIDEO_STREAM, "sound"),
         (_without_moov, ErrorCode.SOURCE_UNREADABLE, "cut off"),
         (_noise, ErrorCode.NOT_A_VIDEO, "no known video format"),
         (_unknown_codec, ErrorCode.UNSUPPORTED_CODEC, "codec"),

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from tests.system.runs import Ended, Home, home_in
-from tests.videos import VideoSpec, make_video, numbered_frame
+from tests.videos import VideoSpec, make_sound_only, make_text, make_video, numbered_frame
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(200)
@@ -44,23 +43,10 @@ def _missing(_: Path) -> None:
     return
 
 
-def _text(path: Path) -> None:
-    path.write_text("This is no video at all.\n" * 400)
-
-
 def _image(path: Path) -> None:
     picture = path.with_suffix(".png")
     numbered_frame(1, (64, 32)).save(picture)
     picture.rename(path)
-
-
-def _sound_only(path: Path) -> None:
-    with av.open(str(path), "w", format="mp4") as made:
-        stream = made.add_stream("aac", rate=48000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), "s16", "stereo")
-        frame.sample_rate = 48000
-        made.mux(stream.encode(frame))
-        made.mux(stream.encode(None))
 
 
 def _zero_bytes(path: Path) -> None:
@@ -97,9 +83,9 @@ def _folder(path: Path) -> None:
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (_missing, "There is no file missing.mp4"),
-    "text": (_text, "is a text file, not a video"),
+    "text": (make_text, "is a text file, not a video"),
     "image": (_image, "is an image (PNG), not a video"),
-    "sound": (_sound_only, "has sound but no moving picture"),
+    "sound": (make_sound_only, "has sound but no moving picture"),
     "zero": (_zero_bytes, "is empty (0 bytes)"),
     "truncated": (_truncated, "was cut off"),
     "encrypted": (_encrypted, "is encrypted (DRM)"),
@@ -126,7 +112,7 @@ def test_a_bad_source_does_not_keep_the_good_ones_from_their_results(
     home: Home, clip: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.mp4"
-    _text(text)
+    make_text(text)
     done = home.run("run", text, clip, "--out", "results")
     assert done.code == 1
     assert sentences(done) == ["text.mp4 is a text file, not a video."]
