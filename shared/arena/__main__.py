@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 from shared.arena.base import POOLS
 from shared.arena.posix import PosixArenaOwner, free_bytes, take_over
@@ -16,7 +17,7 @@ from shared.arena.registry import ArenaRegistry
 from shared.errors import PermanentError
 from shared.leases import Leases
 from shared.logs import Log, configure_logs
-from shared.redisdb import connect
+from shared.redisdb import RedisError, connect
 from shared.settings import MIB, Settings
 
 DEFAULT_MIB = 640
@@ -82,6 +83,8 @@ def main(settings: Settings) -> int:
             log.info("arena ready", **owner.descriptor.model_dump())
             stop.wait()
         finally:
+            with suppress(RedisError):  # it may have gone first
+                registry.withdraw(settings.arena)
             owner.close()
     except PermanentError as error:
         print(error.message, file=sys.stderr)
