@@ -56,10 +56,6 @@ def run(
     ] = False,
 ) -> None:
     """Make split-screen videos on this machine. Starts all it needs, leaves nothing behind."""
-    from client.warm import warm_up
-
-    if not dry_run:
-        warm_up()
     from client.commands import run_command
     from client.requests import Options
 
@@ -71,9 +67,6 @@ def run(
 @app.command()
 def up() -> None:
     """Start the stack and keep it running until Ctrl-C."""
-    from client.warm import warm_up
-
-    warm_up()
     from client.commands import up_command
 
     raise typer.Exit(up_command(Settings.load()))

@@ -5,7 +5,6 @@ Only this module reads the environment. Every field says its unit and why its de
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -141,13 +140,3 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """Root of the directory store."""
         return self.store_dir or self.state_dir / "store"
-
-    def as_environment(self) -> dict[str, str]:
-        """The variables that give a child process the same settings."""
-        values: dict[str, str] = {}
-        for name, value in self.model_dump(mode="json").items():
-            if value is None:
-                continue
-            text = value if isinstance(value, str) else json.dumps(value)
-            values[f"DUALFACE_{name.upper()}"] = text
-        return values

@@ -8,7 +8,7 @@ Tinted frames are of one colour instead, `tint(number)`, which shows in any part
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -221,3 +221,13 @@ def make_sound_only(path: Path) -> None:
 def make_text(path: Path) -> None:
     """A text, whatever its name says."""
     path.write_text("This is no video at all.\n" * 400)
+
+
+def make_encrypted(path: Path, spec: VideoSpec) -> None:
+    """The video of `spec` as mp4 with common encryption (ISO/IEC 23001-7, cenc)."""
+    options = {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+        "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+    }
+    make_video(path, replace(spec, container_options=options))

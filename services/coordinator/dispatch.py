@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.coordinator.plan import FairShare
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
@@ -56,13 +58,15 @@ class Dispatcher:
         busy = sum(len(ledger.running(job)) for job in weights)
         room = settings.decode_workers * len(arenas) - busy
         while room > 0:
-            taken = next((job for job in self._fair.order(weights) if self._send_next(job)), None)
+            taken = next(
+                (job for job in self._fair.order(weights) if self._send_next(job, arenas)), None
+            )
             if taken is None:
                 return
             self._fair.charge(taken, weights[taken])
             room -= 1
 
-    def _send_next(self, job: str) -> bool:
+    def _send_next(self, job: str, arenas: Sequence[ArenaDescriptor]) -> bool:
         ledger, settings = self._runtime.ledger, self._runtime.settings
         taken = ledger.take_segment(job, settings.segments_in_flight)
         if taken is None:
@@ -71,14 +75,10 @@ class Dispatcher:
         message = SegmentMessage(
             job=job, segment=segment, batch_frames=ledger.batch_frames(job), attempt=attempt
         )
-        arena = self._place(job, segment.index)
+        # Round robin over the arenas, each job from another one on: the fleet is uniform.
+        arena = arenas[(hash_of(job) + segment.index) % len(arenas)]
         self._runtime.outbox.send("decode.segment", message, queue_of("decode", arena.name))
         return True
-
-    def _place(self, job: str, index: int) -> ArenaDescriptor:
-        """Where a segment goes: round robin over the arenas; the fleet is uniform."""
-        arenas = self._registry.all()
-        return arenas[(hash_of(job) + index) % len(arenas)]
 
 
 def hash_of(job: str) -> int:

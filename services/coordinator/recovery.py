@@ -48,14 +48,16 @@ class Recovery:
         hands = ledger.hands(job)
         keys: set[tuple[str, str]] = set()
 
-        def check(item: str, worker: str | None, again: Callable[[], None]) -> None:
-            key = (job, f"{item} {worker or ''}")
+        def check(
+            item: str, worker: str | None, again: Callable[[], None], stage: str = ""
+        ) -> None:
+            key = (job, f"{stage} {item} {worker or ''}")
             keys.add(key)
             if worker is not None and (worker in alive or is_alive(self._runtime.redis, worker)):
                 return  # the second look is for those that came after the first
             if worker is None and not self._overdue(key):
                 return
-            self._log.warning("done again", job=job, item=item, lost_worker=worker)
+            self._log.warning("done again", job=job, item=item, stage_of=stage, lost_worker=worker)
             if worker is not None:
                 ledger.let_go(job, item, worker)
             again()
@@ -70,7 +72,7 @@ class Recovery:
         parked = ledger.parked(job)
         for flight in ledger.flights(job):
             if self._keep(job, flight) and flight.name not in parked:
-                check(f"{flight.stage} {flight.name}", flight.worker, self._resender(flight))
+                check(flight.name, flight.worker, self._resender(flight), flight.stage)
         return keys
 
     def _returner(self, job: str, index: int, attempt: int) -> Callable[[], None]:
@@ -78,12 +80,7 @@ class Recovery:
         return lambda: ledger.return_segment(job, index, attempt, gave_back=False)
 
     def _resender(self, flight: Flight) -> Callable[[], None]:
-        def again() -> None:
-            if flight.worker is not None:
-                self._runtime.ledger.let_go(flight.message.job, flight.name, flight.worker)
-            self._runtime.send_batch(flight.message, flight.stage)
-
-        return again
+        return lambda: self._runtime.send_batch(flight.message, flight.stage)
 
     def _keep(self, job: str, flight: Flight) -> bool:
         """Renew the lease of a batch's slot. False when it is lost, or the batch has moved on since

@@ -61,10 +61,12 @@ def test_errors_survive_pickling(error: DualfaceError) -> None:
     assert getattr(back, "delay_s", None) == getattr(error, "delay_s", None)
 
 
-def test_settings_reach_a_child_through_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = Settings.model_validate(
         {"redis_url": "redis://x", "arena_mib": 99, "model_folders": ["/a", "/b"], "lease_s": 7.5}
     )
-    for name, value in chosen.as_environment().items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DUALFACE_REDIS_URL", "redis://x")
+    monkeypatch.setenv("DUALFACE_ARENA_MIB", "99")
+    monkeypatch.setenv("DUALFACE_MODEL_FOLDERS", '["/a", "/b"]')
+    monkeypatch.setenv("DUALFACE_LEASE_S", "7.5")
     assert Settings() == chosen

@@ -16,6 +16,7 @@ from tests.videos import (
     CLOSED_GOP_X264,
     OPEN_GOP_X264,
     VideoSpec,
+    make_encrypted,
     make_sound_only,
     make_text,
     make_video,
@@ -146,12 +147,7 @@ def _unknown_codec(path: Path) -> None:
 
 
 def _encrypted(path: Path) -> None:
-    options = {
-        "encryption_scheme": "cenc-aes-ctr",
-        "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
-        "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
-    }
-    make_video(path, replace(CLIP, container_options=options))
+    make_encrypted(path, CLIP)
 
 
 def _frames_gone(path: Path) -> None:

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from tests.system.runs import Ended, Home, home_in
-from tests.videos import VideoSpec, make_sound_only, make_text, make_video, numbered_frame
+from tests.videos import (
+    VideoSpec,
+    make_encrypted,
+    make_sound_only,
+    make_text,
+    make_video,
+    numbered_frame,
+)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(200)
@@ -59,12 +66,7 @@ def _truncated(path: Path) -> None:
 
 
 def _encrypted(path: Path) -> None:
-    options = {
-        "encryption_scheme": "cenc-aes-ctr",
-        "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
-        "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
-    }
-    make_video(path, replace(CLIP, container_options=options))
+    make_encrypted(path, CLIP)
 
 
 def _huge_header(path: Path) -> None:
