@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from services.compose.tracker import Range
 from shared.jobs import Model, OutputPlan, SourceInfo
 
 GRID = 256
@@ -45,6 +46,12 @@ class CameraSettings(Model):
         default=0.40, description="eye line from the top: the rule of thirds, eased"
     )
     max_upscale: float = Field(default=3.0, gt=0, description="output px per source px, at most")
+    free: float = Field(
+        default=0.14, ge=0, description="who moves about further than this gets a wider view"
+    )
+    room: float = Field(
+        default=2.0, ge=1, description="times as much: who jumped so far may jump further"
+    )
     dead_x: float = Field(default=0.07, description="the person may move so far, either way")
     dead_y: float = Field(default=0.06, description="the same, up and down")
     dead_zoom: float = Field(
@@ -55,12 +62,16 @@ class CameraSettings(Model):
     )
     settled_zoom: float = 0.03
     aim_s: float = Field(default=0.1, gt=0, description="time constant that calms the position")
-    aim_zoom_s: float = Field(default=0.6, gt=0, description="and the size")
+    aim_zoom_s: float = Field(default=0.6, gt=0, description="and the size, when it shrinks")
+    aim_wide_s: float = Field(default=0.15, gt=0, description="and when it grows")
     look_ahead_s: float = Field(default=0.25, ge=0, description="makes up for the filters' delay")
     speed: float = Field(default=2.0, gt=0, description="top speed, view heights per second")
     zoom_speed: float = Field(default=0.6, gt=0, description="natural log per second")
     frequency: float = Field(default=6.5, gt=0, description="of the position's filter, rad/s")
     zoom_frequency: float = Field(default=2.5, gt=0, description="of the zoom's filter, rad/s")
+    keep_s: float = Field(
+        default=2.0, ge=0, description="the view of a missing one is kept, then opens to the half"
+    )
     outside_s: float = Field(
         default=0.4, description="cut after the face is out of view for so long"
     )
@@ -85,7 +96,11 @@ class Wish(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A face at one instant: centre, size, velocity of the centre; px and px/s."""
+    """A face at one instant: centre, size, velocity of the centre; px and px/s.
+
+    Lately the centre has been `left` to `right` px beside and `above` to `below` px over and under
+    where it is now (all at least 0), seen from somebody who moves along with `drift_x`, `drift_y`.
+    """
 
     cx: float
     cy: float
@@ -93,6 +108,21 @@ class Subject(NamedTuple):
     h: float
     vx: float = 0.0
     vy: float = 0.0
+    left: float = 0.0
+    right: float = 0.0
+    above: float = 0.0
+    below: float = 0.0
+    drift_x: float = 0.0
+    drift_y: float = 0.0
+
+    def roaming(self, x: Range, y: Range) -> Subject:
+        """The same face, known to be in these ranges as well."""
+        return self._replace(
+            left=max(self.left, self.cx - x.lo),
+            right=max(self.right, x.hi - self.cx),
+            above=max(self.above, self.cy - y.lo),
+            below=max(self.below, y.hi - self.cy),
+        )
 
 
 class Framing(NamedTuple):
@@ -156,14 +186,46 @@ def default_view(limits: Framing, tile: int) -> View:
     return _view(x, limits.frame_h / 2, height, limits)
 
 
+def opened(limits: Framing, tile: int, settings: CameraSettings) -> Wish:
+    """The wish for the default view."""
+    view = default_view(limits, tile)
+    x, y = view.x + view.w / 2, view.y + view.h / 2
+    return Wish(x, y - (0.5 - settings.eyes) * view.h, math.log(view.h), x, y)
+
+
 def wish(face: Subject, other: Subject | None, limits: Framing, settings: CameraSettings) -> Wish:
-    """The view that `face` asks for, with an eye on the `other` person's face."""
-    height = min(max(face.h * settings.face_heights, limits.min_h), limits.max_h)
-    eyes = face.cy + (EYES_IN_BOX - 0.5) * face.h
-    x = face.cx + face.vx * settings.look_ahead_s
+    """The view that `face` asks for, with an eye on the `other` person's face.
+
+    Whoever moves about faster than a steady camera follows gets a view that holds the whole of it.
+    """
+    calm = min(max(face.h * settings.face_heights, limits.min_h), limits.max_h)
+    free = settings.free * calm
+    roomy = calm + settings.room * max(
+        0.0,
+        face.above + face.below - free,
+        (face.left + face.right - free) / limits.aspect,
+    )
+    height = min(roomy, limits.max_h)
+    free_x, free_y = (free + (height - calm) * side for side in (limits.aspect, 1.0))
+    ahead = settings.look_ahead_s
+    x = face.cx + _held(face.vx * ahead, face.drift_x * ahead, -face.left, face.right, free_x)
+    y = _held(face.vy * ahead, face.drift_y * ahead, -face.above, face.below, free_y)
     if other is not None:
         x += _shift(face, other, height, limits, settings)
-    return Wish(x, eyes + face.vy * settings.look_ahead_s, math.log(height), face.cx, face.cy)
+    eyes = face.cy + (EYES_IN_BOX - 0.5) * face.h
+    return Wish(x, eyes + y, math.log(height), face.cx, face.cy)
+
+
+def _held(ahead: float, drift: float, lo: float, hi: float, free: float) -> float:
+    """The middle nearest to `ahead` whose free zone holds lo..hi, px from the face.
+
+    Who walks is ahead of lo..hi: by `drift` of the walk, but not after coming to a halt.
+    """
+    walked = min(max(drift, min(ahead, 0.0)), max(ahead, 0.0))
+    least, most = hi + walked - free / 2, lo + walked + free / 2
+    if least > most:
+        return (least + most) / 2
+    return min(max(ahead, least), most)
 
 
 def _shift(
@@ -261,7 +323,8 @@ def _aimed(
     settings: CameraSettings,
 ) -> Camera:
     """The wish calmed, then given to the axes that follow or have to start following."""
-    near, far = (1 - math.exp(-dt / s) for s in (settings.aim_s, settings.aim_zoom_s))
+    zoom_s = settings.aim_wide_s if wanted.zoom > camera.aim_zoom else settings.aim_zoom_s
+    near, far = (1 - math.exp(-dt / s) for s in (settings.aim_s, zoom_s))
     aim_x = camera.aim_x + near * (wanted.x - camera.aim_x)
     aim_y = camera.aim_y + near * (wanted.eyes - camera.aim_y)
     aim_zoom = camera.aim_zoom + far * (wanted.zoom - camera.aim_zoom)

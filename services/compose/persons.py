@@ -64,7 +64,8 @@ class PersonsState(Model):
     """`changed_since` and `rival_since`: since when a swap or a third person is due.
 
     `vanished_s` is the time of the detection that first saw nobody of the places, None while
-    somebody is seen; `vanished` is how many vanished in that very step.
+    somebody is seen; `vanished` is how many vanished in that very step. `sided`: the side of
+    somebody alone is known from another face and not from the half of the frame.
     """
 
     places: Places = (None, None)
@@ -75,6 +76,7 @@ class PersonsState(Model):
     rival_since: float | None = None
     vanished_s: float | None = None
     vanished: int = 0
+    sided: bool = False
 
 
 class Change(Model):
@@ -97,16 +99,22 @@ def update(
     state = _refreshed(state, by_id, time_s, dt, settings)
     cut = _after_cut(state, tracks, time_s, settings)
     if cut:
-        return _seated(state, cut, frame_width)
+        return _seated(state, cut, frame_width / 2)
     state = _reattached(state, tracks, time_s, settings)
     state = _filled(state, tracks, time_s, frame_width, settings)
     state = _challenged(state, by_id, time_s, settings)
     return _sides(state, time_s, frame_width, settings)
 
 
-def seat(tracks: Sequence[Track], frame_width: int, state: PersonsState) -> PersonsState:
-    """The first persons of a job: the two weightiest of `tracks`."""
-    return _seated(state, tracks, frame_width)
+def seat(tracks: Sequence[Track], frame_width: int, beside: float | None = None) -> PersonsState:
+    """The first persons of a job: the two weightiest of `tracks`.
+
+    `beside` is the x (px) of a face that is not sure enough for a place: it still tells, for as
+    long as nobody else comes, on which side of it somebody alone belongs.
+    """
+    middle = frame_width / 2 if beside is None else beside
+    state = _seated(PersonsState(), tracks, middle)
+    return state.model_copy(update={"sided": beside is not None})
 
 
 def change(before: PersonsState, after: PersonsState) -> Change:
@@ -175,8 +183,8 @@ def _after_cut(
     ]
 
 
-def _seated(state: PersonsState, tracks: Iterable[Track], frame_width: int) -> PersonsState:
-    """Both places anew: the weightiest two ordered by x, or one in the place of its half."""
+def _seated(state: PersonsState, tracks: Iterable[Track], middle: float) -> PersonsState:
+    """Both places anew: the weightiest two ordered by x, or one by its side of `middle`."""
     best = sorted(tracks, key=lambda t: (-t.weight, t.id))[:2]
     people = [
         _person(state.next_id + i, t) for i, t in enumerate(sorted(best, key=lambda t: t.box.cx))
@@ -185,12 +193,12 @@ def _seated(state: PersonsState, tracks: Iterable[Track], frame_width: int) -> P
     if len(people) == 2:
         places = (people[0], people[1])
     elif people:
-        places = _half(people[0], frame_width)
+        places = _half(people[0], middle)
     return PersonsState(places=places, next_id=state.next_id + len(people), time_s=state.time_s)
 
 
-def _half(person: Person, frame_width: int) -> Places:
-    return (person, None) if person.x < frame_width / 2 else (None, person)
+def _half(person: Person, middle: float) -> Places:
+    return (person, None) if person.x < middle else (None, person)
 
 
 def _person(person_id: int, track: Track) -> Person:
@@ -270,7 +278,7 @@ def _filled(
         return state
     confirmed = [t for t in _unplaced(state, tracks, time_s) if _confirmed(t, time_s, settings)]
     if len(empty) == 2:
-        return _seated(state, confirmed, frame_width) if confirmed else state
+        return _seated(state, confirmed, frame_width / 2) if confirmed else state
     other = _held(state.places[1 - empty[0]])
     confirmed = [t for t in confirmed if t.box.h >= settings.min_size * other.box.h]
     if not confirmed:
@@ -316,6 +324,8 @@ def _sides(
     the missing one is, nobody knows.
     """
     left, right = state.places
+    if state.sided and not (left and right):
+        return state
     seen = [p for p in state.places if p and p.seen_s == time_s]
     if len(seen) < sum(p is not None for p in state.places) or not seen:
         return state.model_copy(update={"changed_since": None})

@@ -92,8 +92,9 @@ def plan_batch(
 ) -> tuple[ComposeState, BatchPlan]:
     """The plan of a job's next batch, whose frames are shown at `pts`, and the state after it.
 
-    The views of a frame depend on no detection later than the next one, with one exception: the
+    Who is where depends on no detection later than the frame's next one, with one exception: the
     very first batch is looked through as a whole, so that the video begins with settled views.
+    Cameras also know of where a person goes in the rest of the batch, and make room for it.
 
     Raises ValueError when `faces` do not belong to a batch of `len(pts)` frames.
     """
@@ -168,7 +169,32 @@ def _follow(
         steps.append(
             _Step(frame, tracker, persons, who.change(before, persons), subjects, returned)
         )
-    return steps
+    return _foreseen(steps, times)
+
+
+def _foreseen(steps: Sequence[_Step], times: Sequence[float]) -> list[_Step]:
+    """The same steps, whose subjects know of where they go in the rest of the batch.
+
+    The range in which a face has been is followed backwards from the batch's end, too: a camera
+    that can't keep up with a jump has made room before it.
+    """
+    coming: dict[int, tuple[float, trk.Range, trk.Range]] = {}
+    result = []
+    for step in reversed(steps):
+        time_s, subjects = times[step.frame], list(step.subjects)
+        for place, person in enumerate(step.persons.places):
+            face = step.subjects[place]
+            if person is None or face is None:
+                continue
+            x, y = trk.Range(face.cx, face.cx), trk.Range(face.cy, face.cy)
+            if person.id in coming:
+                later_s, x, y = coming[person.id]
+                x = x.with_(face.cx, -face.vx, later_s - time_s)
+                y = y.with_(face.cy, -face.vy, later_s - time_s)
+            coming[person.id] = time_s, x, y
+            subjects[place] = face.roaming(x, y)
+        result.append(step._replace(subjects=(subjects[0], subjects[1])))
+    return result[::-1]
 
 
 def _subject(person: who.Person | None, tracker: trk.TrackerState, time_s: float) -> Subject | None:
@@ -177,15 +203,19 @@ def _subject(person: who.Person | None, tracker: trk.TrackerState, time_s: float
         return None
     for track in tracker.tracks:
         if track.id == person.track:
-            box, (vx, vy) = track.box, track.velocity
-            return Subject(box.cx, box.cy, box.w, box.h, vx, vy)
+            box, (vx, vy), x, y = track.box, track.velocity, track.range_x, track.range_y
+            face = Subject(box.cx, box.cy, box.w, box.h, vx, vy, drift_x=x.drift, drift_y=y.drift)
+            return face.roaming(x, y)
     return None
 
 
 def _first_persons(
     faces: BatchFaces, times: Sequence[float], frame_width: int, settings: ComposeSettings
 ) -> who.PersonsState:
-    """Who the first batch as a whole shows: tracks seen in at least half of its detections."""
+    """Who the first batch as a whole shows: tracks seen in at least half of its detections.
+
+    A face seen less often gets no tile yet, but tells on which side of somebody alone it belongs.
+    """
     tracker = trk.TrackerState()
     first: dict[int, trk.Track] = {}
     final: dict[int, trk.Track] = {}
@@ -196,7 +226,11 @@ def _first_persons(
             final[track.id] = track
     often = [t for t in final.values() if 2 * t.hits >= len(faces.frames)]
     main = sorted(often, key=lambda t: (-t.weight, t.id))[:2]
-    return who.seat([first[t.id] for t in main], frame_width, who.PersonsState())
+    least = settings.persons.min_size * max((t.box.h for t in main), default=0.0)
+    doubtful = [t for t in final.values() if t not in main and t.hits > 1 and t.box.h >= least]
+    beside = max(doubtful, key=lambda t: (t.weight, -t.id), default=None)
+    hint = beside.box.cx if beside else None
+    return who.seat([first[t.id] for t in main], frame_width, hint)
 
 
 def _between(a: Subject, b: Subject, part: float) -> Subject:
@@ -263,15 +297,15 @@ class _Crew(NamedTuple):
             for frame in range(start, step.frame + 1):
                 dt, now = max(0.0, times[frame] - now), times[frame]
                 if frame == step.frame:
+                    cameras, cut = self._changed(cameras, persons, step)
                     persons, subjects = step.persons, after
-                    cameras, cut = self._changed(cameras, step)
                 else:
                     part = (frame - start + 1) / (step.frame - start + 1)
                     subjects = {
                         i: _between(s, after[i], part) for i, s in before.items() if i in after
                     }
                     cut = False
-                cameras, lost = self._stepped(cameras, persons, subjects, dt)
+                cameras, lost = self._stepped(cameras, persons, subjects, now, dt)
                 if cut or lost:
                     cuts.append(frame)
                 views.append(
@@ -283,40 +317,55 @@ class _Crew(NamedTuple):
             start, before = step.frame + 1, after
         return tuple(views), tuple(cuts), cameras
 
-    def _changed(self, cameras: Cameras, step: _Step) -> tuple[Cameras, bool]:
-        """The cameras after a swap, a new person, or a place that fell empty."""
+    def _changed(
+        self, cameras: Cameras, before: who.PersonsState, step: _Step
+    ) -> tuple[Cameras, bool]:
+        """The cameras after a swap, a new person, or a place that fell empty.
+
+        Who joins in a place that was empty is moved in on from the wide view, if in it.
+        """
         a, b = cameras
         if step.change.swapped:
             a, b = b, a
         pair, subjects, cut = [a, b], _by_id(step), step.change.swapped
+        left = {p.id for p in before.places if p} - {p.id for p in step.persons.places if p}
         for place, person in enumerate(step.persons.places):
             if person is None:
                 pair[place] = self._default(place)
-            elif person.id in subjects and (
-                step.change.fresh[place] or self._came_from_afar(pair[place], step, place)
-            ):
-                wanted = self._wish(subjects, person.id, place)
-                pair[place], cut = cam.start(wanted, self.limits(place), self.settings), True
+            elif person.id in subjects:
+                joins = before.places[place] is None and not left and not step.change.swapped
+                new = step.change.fresh[place] and not joins
+                if new or self._came_from_afar(pair[place], step, place):
+                    wanted = self._wish(subjects, person.id, place)
+                    pair[place], cut = cam.start(wanted, self.limits(place), self.settings), True
         return (pair[0], pair[1]), cut
 
     def _came_from_afar(self, camera: Camera, step: _Step, place: int) -> bool:
-        """Whether somebody missing came back out of view: to be cut to, not swept to."""
+        """Whether somebody new or missing until now is out of view: to be cut to, not swept to."""
         subject = step.subjects[place]
-        if subject is None or not step.returned[place]:
+        if subject is None or not (step.returned[place] or step.change.fresh[place]):
             return False
         return not cam.shows(camera, subject.cx, subject.cy, self.limits(place))
 
     def _stepped(
-        self, cameras: Cameras, persons: who.PersonsState, subjects: dict[int, Subject], dt: float
+        self,
+        cameras: Cameras,
+        persons: who.PersonsState,
+        subjects: dict[int, Subject],
+        now: float,
+        dt: float,
     ) -> tuple[Cameras, bool]:
         """Both cameras moved by `dt`; the flag tells that one had lost its person and cut."""
         pair, cut = list(cameras), False
         for place, person in enumerate(persons.places):
-            known = person is not None and person.id in subjects
-            wanted = self._wish(subjects, person.id, place) if person and known else None
-            pair[place] = cam.step(pair[place], wanted, dt, self.limits(place), self.settings)
+            limits, wanted = self.limits(place), None
+            if person and person.id in subjects:
+                wanted = self._wish(subjects, person.id, place)
+            elif person and now - person.seen_s > self.settings.keep_s:
+                wanted = cam.opened(limits, place, self.settings)
+            pair[place] = cam.step(pair[place], wanted, dt, limits, self.settings)
             if wanted and pair[place].outside_s > self.settings.outside_s:
-                pair[place], cut = cam.start(wanted, self.limits(place), self.settings), True
+                pair[place], cut = cam.start(wanted, limits, self.settings), True
         return (pair[0], pair[1]), cut
 
 

@@ -40,6 +40,13 @@ LOST_VELOCITY_DECAY_S = 0.5
 """Nobody out of sight walks on for ever: the velocity of a lost track decays with this constant."""
 
 
+RANGE_S = 2.0
+"""Time constant with which the edges of where a face has been are forgotten."""
+
+DRIFT_S = 0.5
+"""Time constant of the velocity that these edges are carried along with: a walk, not a jump."""
+
+
 class TrackerSettings(Model):
     """Thresholds of the association; scores are 0..1, lengths in face heights."""
 
@@ -110,6 +117,25 @@ class Axis(NamedTuple):
         )
 
 
+class Range(NamedTuple):
+    """Where a face has been lately along one coordinate, px; the rear edge goes along with `drift`.
+
+    Empty around who walks steadily, as wide as the jump around who jumps. `drift` is px/s.
+    """
+
+    lo: float
+    hi: float
+    drift: float = 0.0
+
+    def with_(self, z: float, velocity: float, dt: float) -> Range:
+        """After `dt` seconds at whose end the face is at `z`, moving with `velocity` (px/s)."""
+        shift, kept = self.drift * dt, math.exp(-dt / RANGE_S)
+        lo = z + (self.lo + max(0.0, shift) - z) * kept
+        hi = z + (self.hi + min(0.0, shift) - z) * kept
+        drift = velocity + (self.drift - velocity) * math.exp(-dt / DRIFT_S)
+        return Range(min(z, lo), max(z, hi), drift)
+
+
 class Track(Model):
     """One face over time. `first_s` and `seen_s`: first and latest detection, stream seconds."""
 
@@ -118,6 +144,8 @@ class Track(Model):
     cy: Axis
     aspect: Axis
     height: Axis
+    range_x: Range
+    range_y: Range
     score: float
     hits: int
     first_s: float
@@ -204,10 +232,14 @@ def _predicted(track: Track, dt: float, last_s: float | None, settings: TrackerS
 def _measured(track: Track, face: Face, time_s: float, dt: float) -> Track:
     std = POSITION_STD * track.box.h
     seen = _box(face)
+    cx, cy = track.cx.measured(seen.cx, std), track.cy.measured(seen.cy, std)
+    unseen_s = time_s - track.seen_s
     return track.model_copy(
         update={
-            "cx": track.cx.measured(seen.cx, std),
-            "cy": track.cy.measured(seen.cy, std),
+            "cx": cx,
+            "cy": cy,
+            "range_x": track.range_x.with_(seen.cx, cx.v * NOMINAL_FPS, unseen_s),
+            "range_y": track.range_y.with_(seen.cy, cy.v * NOMINAL_FPS, unseen_s),
             "aspect": track.aspect.measured(seen.w / seen.h, ASPECT_MEASURED_STD),
             "height": track.height.measured(seen.h, std),
             "score": face.score,
@@ -228,6 +260,8 @@ def _founded(track_id: int, face: Face, time_s: float) -> Track:
         cy=Axis(box.cy, 0.0, position, 0.0, velocity),
         aspect=Axis(box.w / box.h, 0.0, ASPECT_STD**2, 0.0, ASPECT_VELOCITY_STD**2),
         height=Axis(box.h, 0.0, position, 0.0, velocity),
+        range_x=Range(box.cx, box.cx),
+        range_y=Range(box.cy, box.cy),
         score=face.score,
         hits=1,
         first_s=time_s,

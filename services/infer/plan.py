@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+BEGINNING_EVERY = 2
+"""Frames per detection in a job's first batch, of which compose knows nothing from before."""
+
+
+def interval(every: int, beginning: bool) -> int:
+    """Frames per detection: `every`, but a job's beginning is looked at more closely."""
+    return min(every, BEGINNING_EVERY) if beginning else every
+
 
 def frames_to_detect(count: int, every: int) -> tuple[int, ...]:
     """Indices (0-based, ascending) of the frames of a batch of `count` frames to look at.

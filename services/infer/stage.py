@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.infer.engines.base import Detector
 from services.infer.engines.onnx_cpu import OnnxCpuDetector, use_one_thread
-from services.infer.plan import frames_to_detect
+from services.infer.plan import frames_to_detect, interval
 from shared.faces import BatchFaces
 from shared.messages import BatchMessage
 from shared.models import choose, is_here, locate
@@ -37,7 +37,8 @@ class InferStage:
         detector = self._detector(runtime, spec.detector)
         ledger.note_engine(message.job, "infer", detector.name)
         every = spec.detect_every or runtime.settings.detect_every
-        frames = frames_to_detect(len(message.pts), every)
+        beginning = message.segment == message.batch == 0
+        frames = frames_to_detect(len(message.pts), interval(every, beginning))
         planes = [message.layout.planes(slot, index) for index in frames]
         faces = detector.detect(planes, message.layout)
         found = BatchFaces(frames=frames, faces=tuple(faces), engine=detector.name)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from services.compose.camera import View
 from services.compose.plan import ComposeSettings, ComposeState, Pair, plan_batch
 from services.infer.engines.onnx_cpu import OnnxCpuDetector
-from services.infer.plan import frames_to_detect
+from services.infer.plan import frames_to_detect, interval
 from shared.faces import BatchFaces
 from shared.jobs import JobSpec
 from shared.media.canvas import plan_output
@@ -70,7 +70,7 @@ def share_planned(source: Path, truth: Mapping[int, Boxes], batch: int = 32) -> 
     times = [int(time / info.tick_s) for time in frame_times(source)]
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
-        frames = frames_to_detect(len(part), 5)
+        frames = frames_to_detect(len(part), interval(5, beginning=start == 0))
         seen = tuple(detector.detect([part[i] for i in frames], layout))
         faces = BatchFaces(frames=frames, faces=seen)
         pts = times[start : start + batch]

@@ -168,9 +168,8 @@ def test_each_person_of_the_sample_is_in_their_own_tile(made: Made) -> None:
     }
     assert 60 <= len(both) < len(made.truth.frames), "one has to leave and to return"
     left, right = share_shown(source, result, both)
-    assert left >= 0.98
-    assert right >= 0.9, "who comes back is looked for first"
-    assert share_planned(source, both)[0] >= 0.98
+    assert min(left, right) >= 0.98
+    assert min(share_planned(source, both)) >= 0.98
 
 
 def test_all_options_work_together(made: Made, tmp_path: Path) -> None:
@@ -262,8 +261,12 @@ def test_real_people_are_in_their_own_tiles(footage: Path, real: Path, clip: str
 
 
 @pytest.mark.footage
-def test_faces_of_which_the_detector_is_less_sure_are_followed_too(footage: Path) -> None:
-    """Blurred faces on jumping children; both are there for good from frame 165 on."""
-    both = {at: boxes for at, boxes in two_faces(footage, "sam2-bedroom").items() if at >= 165}
-    assert len(both) > 20
-    assert min(share_planned(footage / "people" / "sam2-bedroom.mp4", both)) >= 0.9
+@pytest.mark.parametrize("batch", [16, 29, 32])
+def test_children_who_jump_and_hide_are_in_their_own_tiles(footage: Path, batch: int) -> None:
+    """Blurred faces that jump up to three face heights between two detections.
+
+    By plan: the tiles are wide here, and faces in them too small to be told apart by picture.
+    """
+    both, clip = two_faces(footage, "sam2-bedroom"), footage / "people" / "sam2-bedroom.mp4"
+    assert len(both) == 86
+    assert min(share_planned(clip, both, batch)) >= 0.98
