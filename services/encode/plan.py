@@ -52,7 +52,11 @@ def encoder_options(output: OutputPlan) -> dict[str, str]:
     """
     options = {"preset": output.preset, "crf": str(output.crf)}
     if output.codec is Codec.H264:
-        return options | {"x264-params": f"keyint={KEYFRAME_EVERY}:open-gop=0"}
+        # cpu-independent: the same frames give the same bytes on every machine of a cluster. And in
+        # every process: x264's AVX-512 code for macroblock trees reads memory it never wrote where
+        # a row is no multiple of 256 px, so that a chunk depended on those encoded before it.
+        params = f"keyint={KEYFRAME_EVERY}:open-gop=0:cpu-independent=1"
+        return options | {"x264-params": params}
     # repeat-headers=0 and info=0: parameter sets live in the container's header, settings nowhere
     params = f"keyint={KEYFRAME_EVERY}:open-gop=0:repeat-headers=0:info=0:log-level=error"
     return options | {"x265-params": params}
