@@ -8,7 +8,10 @@ INPUT  ?=
 OUTPUT ?=
 ARGS   ?=
 
-.PHONY: help setup run check format test bench lock clean
+SEED    ?= 1
+MINUTES ?= 2
+
+.PHONY: help setup run check format test bench chaos lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +52,9 @@ test: setup  ## The whole test suite
 
 bench: setup  ## Speed against one ffmpeg process, in the same run
 	$(BIN)/python -m benchmarks.two_cores $(if $(INPUT),--input "$(INPUT)") $(ARGS)
+
+chaos: setup  ## Faults at random against a stack of its own; SEED, MINUTES
+	$(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 lock: setup  ## Renew the lock file (no registry address gets into it)
 	$(BIN)/python -m pip install --quiet uv

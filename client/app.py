@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Detection models: list them, fetch them.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+dead_app = typer.Typer(
+    help="Messages that no worker could read: list, show, requeue, drop.", no_args_is_help=True
+)
+app.add_typer(dead_app, name="dead")
 
 
 @app.command()
@@ -99,3 +103,39 @@ def models_pull(name: Annotated[str, typer.Argument(help="A model of `models lis
     from client.commands import models_pull_command
 
     raise typer.Exit(models_pull_command(Settings.load(), name))
+
+
+JSON = Annotated[bool, typer.Option("--json", help="For programs.")]
+LETTER = Annotated[str, typer.Argument(help="An id of `dead list`.")]
+
+
+@dead_app.command("list")
+def dead_list(as_json: JSON = False) -> None:
+    """Show the messages that no worker could read, with the reasons."""
+    from client.dead import list_command
+
+    raise typer.Exit(list_command(Settings.load(), as_json=as_json))
+
+
+@dead_app.command("show")
+def dead_show(letter: LETTER) -> None:
+    """Show one of them whole."""
+    from client.dead import show_command
+
+    raise typer.Exit(show_command(Settings.load(), letter))
+
+
+@dead_app.command("requeue")
+def dead_requeue(letter: LETTER) -> None:
+    """Send it to its queue once more, for example after an upgrade."""
+    from client.dead import requeue_command
+
+    raise typer.Exit(requeue_command(Settings.load(), letter))
+
+
+@dead_app.command("drop")
+def dead_drop(letter: LETTER) -> None:
+    """Forget it."""
+    from client.dead import drop_command
+
+    raise typer.Exit(drop_command(Settings.load(), letter))

@@ -206,6 +206,24 @@ def _join(settings: Settings) -> Stack | None:
     return stack
 
 
+def reach(settings: Settings) -> tuple[Connection, str]:
+    """The Redis of the stack that is up, and its URL.
+
+    Raises PermanentError STACK_FAILED when there is none, or it does not answer.
+    """
+    stack = _join(settings)
+    url = settings.redis_url if stack is None else stack.settings.redis_url
+    if not url:
+        raise PermanentError(
+            ErrorCode.STACK_FAILED,
+            f"No stack is up with the state folder {settings.state_dir}; start one by "
+            "`dualface up`, or set DUALFACE_REDIS_URL.",
+        )
+    connection = connect(url)
+    _check_answers(connection)
+    return connection, url
+
+
 @contextmanager
 def _only_one(state: Path) -> Iterator[None]:
     """Hold the state folder's lock; the kernel lets go of it when we die in whatever way."""

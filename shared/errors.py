@@ -2,7 +2,8 @@
 
     DualfaceError(code, message)
     ├── PermanentError      the job's fault: repeating cannot help, the job ends with this code
-    └── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
+    ├── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
+    └── WorkOverError       nobody's fault: the job ended while somebody worked on it
 
 `code` is stable and meant for programs, `message` is one sentence for people that names the
 problem and what to do. Both are positional, so the errors survive pickling between a worker's
@@ -30,11 +31,13 @@ class ErrorCode(StrEnum):
     OUTPUT_UNWRITABLE = "output_unwritable"
     BAD_OPTION = "bad_option"
     NO_SPACE = "no_space"
+    OUT_OF_MEMORY = "out_of_memory"
     MODEL_MISSING = "model_missing"
     MODEL_DAMAGED = "model_damaged"
     STALE = "stale"
     BUSY = "busy"
     STAGE_FAILED = "stage_failed"
+    FRAMES_FAILED = "frames_failed"
     CHECK_FAILED = "check_failed"
     CANCELLED = "cancelled"
     STACK_FAILED = "stack_failed"
@@ -57,6 +60,19 @@ class PermanentError(DualfaceError):
     """Repeating cannot help; ends the job with `code`."""
 
 
+class SpentError(PermanentError):
+    """A piece of work was taken up as often as is allowed; code and message are of its last
+    failure, STAGE_FAILED when the process ended each time."""
+
+
+class WorkOverError(DualfaceError):
+    """The job ended, or was cancelled, while a stage worked on it: put everything down."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(ErrorCode.STALE, f"The job {job} has ended.")
+        self.args = (job,)
+
+
 class TemporaryError(DualfaceError):
     """May pass by itself; the work is repeated after `delay_s` seconds, at most a few times."""
 
@@ -64,3 +80,11 @@ class TemporaryError(DualfaceError):
         super().__init__(code, message)
         self.args = (code, message, delay_s)
         self.delay_s = delay_s
+
+
+class OutOfMemoryError(TemporaryError):
+    """The device of an engine has not memory enough; less at a time, or another engine, may do."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(ErrorCode.OUT_OF_MEMORY, f"The device is out of memory: {what}", 1.0)
+        self.args = (what,)

@@ -1,85 +1,140 @@
 -- Leases on the units of one limited thing (slots of a pool, sessions of an engine).
 --
--- One call = one operation, atomic. Time is Redis's own. A unit is held until released or until its
--- deadline; a grant is handed straight to the first eligible waiter (its mailbox wakes only it), so
--- there is no herd and no lost wake-up: whoever frees a unit also decides who gets it.
+-- One call = one operation, atomic: it moves the lease clock on, ends what is over, does its work,
+-- and hands every free unit to the first eligible waiter. So whoever frees a unit also decides who
+-- gets it, and between two calls no unit is free that a waiter may have. What has ended is gone
+-- before anything is granted, so no more than `capacity` units are held at any instant.
 --
--- KEYS  1 meta     hash   capacity, token (last fencing token), ticket (last place in the queue)
---       2 held     zset   unit -> deadline, ms
---       3 holders  hash   unit -> "token holder"
---       4 units    hash   holder -> unit                  (the reverse of 3)
---       5 queue    zset   waiter -> rank (priority class, then ticket)
---       6 waiters  hash   waiter -> "deadline_ms ttl_ms reserve"
---       7 mailbox prefix; the mailbox of a waiter is a list, key = prefix .. waiter
+-- Bells. A waiter blocks on a list of its own, so a grant wakes nobody else (no herd). The bell
+-- carries nothing: who hears it, or has heard none for a second, asks again, and `acquire` tells
+-- what it holds. A bell that is lost costs that second; a bell too many costs a question. (Were the
+-- grant in the list, an old one could be read for a new one, and one lost would be lost for ever.)
+-- A grant is taken up by asking: until then it ends when the waiter's patience ends, so a waiter
+-- that was killed keeps its unit for seconds and not for a whole time to live, and who gives up
+-- waiting gives back only what nobody has taken up (a twin of the same name may have).
+--
+-- Time. Redis's TIME is the wall clock of its host and may jump. Deadlines are in a time of their
+-- own, the lease clock: with each call it advances by the wall time since the call before, at
+-- least 0, at most CAP_MS. Somebody calls about every second as long as anybody waits or a job is
+-- on its way (waiters ask, the coordinator renews), so it keeps pace with real time. But
+--   a jump forwards takes CAP_MS off each lease and ends none that is renewed in time (time to live
+--     less the pause between two renewals > CAP_MS);
+--   a jump backwards adds no more than the time since the last call;
+--   an hour in which the server was down, stopped or not asked counts as CAP_MS: holders had no
+--     chance to renew, so their leases are not over. A dead holder's unit then comes free later:
+--     after its time to live in which somebody calls.
+-- No key here has an expiry of Redis's own. A blocking pop has a deadline in wall time: after a jump
+-- backwards it would block that much longer, so who notices the jump rings every bell.
+--
+-- Order. A waiter's rank is its time of arrival, plus AGE_MS for each class it stands below the
+-- highest. So it is first come, first served within a class, a higher class goes first, and nobody
+-- starves: who has waited 9 * AGE_MS is overtaken by no newcomer. A waiter with reserve r leaves
+-- the last r units to those that ask for less and does not stand in their way; reserve does not
+-- age (it keeps later work from taking what earlier work needs), but who lowers it keeps its rank.
+--
+-- Keys. All go with what they tell of, except `meta`, one small hash per thing: its capacity is a
+-- setting, and its tokens must go on growing for as long as an old one may turn up.
+--
+-- KEYS  1 meta      hash   capacity, token (the last), ticket (the last), wall, clock (both ms)
+--       2 held      zset   unit -> deadline, ms of the lease clock
+--       3 holders   hash   unit -> "token holder"
+--       4 units     hash   holder -> unit                  (the reverse of 3)
+--       5 ranks     zset   waiter -> rank, us of the lease clock
+--       6 patience  zset   waiter -> deadline, ms of the lease clock
+--       7 reserves  hash   waiter, or holder that has not taken up its grant -> reserve
+--       8 prefix of the bells; the bell of a waiter is a list, key = prefix .. waiter
 -- ARGV  1 operation, then its arguments.
 
+-- Above the second between two calls, below the time to live of any lease that is renewed.
+local CAP_MS = 2000
+-- A waiter that is not heard of for its wait and this is gone. Above CAP_MS: a jump ends no wait.
+local GRACE_MS = 4000
+-- 9 * 5 s: the lowest class comes first within the minute that stages wait for a slot.
+local AGE_MS = 5000
+-- Further back than this, and blocking pops outlast their second by more than another.
+local BACK_MS = 1000
+
 local meta, held, holders, units = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local queue, waiters, mailbox = KEYS[5], KEYS[6], KEYS[7]
+local ranks, patience, reserves, bell = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local known = redis.call('HMGET', meta, 'capacity', 'wall', 'clock', 'ticket')
+local capacity = tonumber(known[1])
+local now
 
--- Tickets stay below 10^13, so ranks order first by class, then by arrival (exact in a double).
-local CLASS = 10000000000000
-
-local function forget(unit)
-  local entry = redis.call('HGET', holders, unit)
-  redis.call('ZREM', held, unit)
-  redis.call('HDEL', holders, unit)
-  if entry then
-    redis.call('HDEL', units, string.match(entry, '^%d+ (.*)$'))
+-- Numbers are given to redis.call as they are (17 digits); `..` would keep 14.
+local function advance()
+  local time = redis.call('TIME')
+  local wall = time[1] * 1000 + math.floor(time[2] / 1000)
+  local last, clock = tonumber(known[2]), tonumber(known[3])
+  if not last then
+    last, clock = wall, wall
+  end
+  now = clock + math.min(math.max(wall - last, 0), CAP_MS)
+  if wall ~= last or now ~= tonumber(known[3]) then
+    redis.call('HSET', meta, 'wall', wall, 'clock', now)
+  end
+  if wall < last - BACK_MS then
+    for _, waiter in ipairs(redis.call('ZRANGE', ranks, 0, -1)) do
+      redis.call('RPUSH', bell .. waiter, '')
+    end
   end
 end
 
-local function drop_waiter(waiter)
-  redis.call('ZREM', queue, waiter)
-  redis.call('HDEL', waiters, waiter)
+local function forget(unit)
+  local holder = string.match(redis.call('HGET', holders, unit), '^%d+ (.*)$')
+  redis.call('ZREM', held, unit)
+  redis.call('HDEL', holders, unit)
+  redis.call('HDEL', units, holder)
+  redis.call('HDEL', reserves, holder)
+  redis.call('DEL', bell .. holder)
+end
+
+local function leave(waiter)
+  redis.call('ZREM', ranks, waiter)
+  redis.call('ZREM', patience, waiter)
+  redis.call('HDEL', reserves, waiter)
+  redis.call('DEL', bell .. waiter)
 end
 
 local function expire()
   for _, unit in ipairs(redis.call('ZRANGEBYSCORE', held, '-inf', now)) do
     forget(unit)
   end
-  for waiter, entry in string.gmatch(
-    table.concat(redis.call('HGETALL', waiters), '\n'), '([^\n]+)\n([^\n]+)') do
-    if tonumber(string.match(entry, '^%d+')) <= now then
-      drop_waiter(waiter)
-    end
+  for _, waiter in ipairs(redis.call('ZRANGEBYSCORE', patience, '-inf', now)) do
+    leave(waiter)
   end
 end
 
-local function grant(holder, ttl)
+-- The reserve stays until the grant is taken up.
+local function grant(waiter)
   local unit = 0
   while redis.call('HEXISTS', holders, unit) == 1 do
     unit = unit + 1
   end
   local token = redis.call('HINCRBY', meta, 'token', 1)
-  redis.call('ZADD', held, now + ttl, unit)
-  redis.call('HSET', holders, unit, token .. ' ' .. holder)
-  redis.call('HSET', units, holder, unit)
-  return unit, token
+  redis.call('ZADD', held, redis.call('ZSCORE', patience, waiter), unit)
+  redis.call('HSET', holders, unit, token .. ' ' .. waiter)
+  redis.call('HSET', units, waiter, unit)
+  redis.call('ZREM', ranks, waiter)
+  redis.call('ZREM', patience, waiter)
 end
 
--- A waiter with reserve r leaves the last r units to waiters that ask for less, and does not stand
--- in their way in the queue.
-local function serve()
-  local capacity = tonumber(redis.call('HGET', meta, 'capacity') or '0')
-  local used = redis.call('ZCARD', held)
-  if used >= capacity then
-    return
-  end
-  for _, waiter in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
-    local _, ttl, reserve = string.match(
-      redis.call('HGET', waiters, waiter), '^(%d+) (%d+) (%d+)$')
-    if used < capacity - tonumber(reserve) then
-      drop_waiter(waiter)
-      local unit, token = grant(waiter, tonumber(ttl))
-      redis.call('RPUSH', mailbox .. waiter, unit .. ' ' .. token)
-      redis.call('PEXPIRE', mailbox .. waiter, tonumber(ttl))
+-- Hand out what is free. Who asks just now needs no bell.
+local function serve(asking)
+  local used, place = redis.call('ZCARD', held), 0
+  while capacity and used < capacity do
+    local waiter = redis.call('ZRANGE', ranks, place, place)[1]
+    if not waiter then
+      return
+    end
+    if used < capacity - redis.call('HGET', reserves, waiter) then
+      grant(waiter)
       used = used + 1
-      if used >= capacity then
-        return
+      if waiter ~= asking then
+        redis.call('RPUSH', bell .. waiter, '')
       end
+    else
+      place = place + 1
     end
   end
 end
@@ -93,55 +148,56 @@ local function current(holder)
   return unit, token
 end
 
+-- Tickets only grow, also when two arrive within a millisecond.
+local function queue_up(holder, class)
+  local ticket = math.max((tonumber(known[4]) or 0) + 1, now * 1000)
+  redis.call('HSET', meta, 'ticket', ticket)
+  redis.call('ZADD', ranks, ticket + class * AGE_MS * 1000, holder)
+end
+
 local operation = {}
 
 -- acquire holder ttl_ms wait_ms class reserve -> {unit, token} | {} (queued) | {'closed'}
--- wait_ms 0: take it or leave it. Asking again keeps the place in the queue and renews it.
+-- wait_ms 0: take it or leave it. Asking again keeps the rank, renews patience and reserve, and
+-- takes up what was granted meanwhile.
 operation.acquire = function(holder, ttl, wait, class, reserve)
-  if redis.call('HEXISTS', meta, 'capacity') == 0 then
+  if not capacity then
     return {'closed'}
   end
-  expire()
+  if not current(holder) then
+    if not redis.call('ZSCORE', ranks, holder) then
+      queue_up(holder, class)
+    end
+    redis.call('ZADD', patience, now + wait + GRACE_MS, holder)
+    redis.call('HSET', reserves, holder, reserve)
+  end
+  serve(holder)
   local unit, token = current(holder)
   if unit then
-    redis.call('ZADD', held, now + tonumber(ttl), unit)
-    redis.call('DEL', mailbox .. holder)
-    return {unit, token}
-  end
-  if redis.call('HEXISTS', waiters, holder) == 0 then
-    local ticket = redis.call('HINCRBY', meta, 'ticket', 1)
-    redis.call('ZADD', queue, tonumber(class) * CLASS + ticket, holder)
-  end
-  -- A waiter that is not heard of for its wait plus two seconds is gone.
-  redis.call('HSET', waiters, holder,
-    string.format('%d %d %d', now + tonumber(wait) + 2000, ttl, reserve))
-  serve()
-  unit, token = current(holder)
-  if unit then
-    redis.call('DEL', mailbox .. holder)
+    redis.call('ZADD', held, now + ttl, unit)
+    redis.call('HDEL', reserves, holder)
+    redis.call('DEL', bell .. holder)
     return {unit, token}
   end
   if tonumber(wait) == 0 then
-    drop_waiter(holder)
+    leave(holder)
   end
   return {}
 end
 
 -- renew holder token ttl_ms -> {'1'} | {'0'} (no longer the holder's)
 operation.renew = function(holder, token, ttl)
-  expire()
   local unit, mine = current(holder)
-  if not unit or mine ~= token then
-    serve()
-    return {'0'}
+  local ok = unit and mine == token
+  if ok then
+    redis.call('ZADD', held, now + ttl, unit)
   end
-  redis.call('ZADD', held, now + tonumber(ttl), unit)
-  return {'1'}
+  serve()
+  return {ok and '1' or '0'}
 end
 
 -- release holder token -> {'1'} | {'0'}
 operation.release = function(holder, token)
-  expire()
   local unit, mine = current(holder)
   local ok = unit and mine == token
   if ok then
@@ -151,23 +207,21 @@ operation.release = function(holder, token)
   return {ok and '1' or '0'}
 end
 
--- cancel holder -> {'1'}; leaves the queue and gives back what was granted meanwhile.
+-- cancel holder -> {'1'}; leaves the queue and gives back a grant that was not taken up.
 operation.cancel = function(holder)
-  drop_waiter(holder)
-  redis.call('DEL', mailbox .. holder)
   local unit = redis.call('HGET', units, holder)
-  if unit then
+  if unit and redis.call('HEXISTS', reserves, holder) == 1 then
     forget(unit)
   end
-  expire()
+  leave(holder)
   serve()
   return {'1'}
 end
 
 -- resize capacity -> {'1'}; up: waiters wake, down: nobody is robbed.
-operation.resize = function(capacity)
-  redis.call('HSET', meta, 'capacity', capacity)
-  expire()
+operation.resize = function(wanted)
+  redis.call('HSET', meta, 'capacity', wanted)
+  capacity = tonumber(wanted)
   serve()
   return {'1'}
 end
@@ -175,19 +229,21 @@ end
 -- close -> {'1'}; the thing is gone (an arena whose memory went away): nothing is held any more,
 -- tokens go on counting, so that what was held before stays recognisably old.
 operation.close = function()
+  for _, waiter in ipairs(redis.call('HKEYS', reserves)) do
+    redis.call('DEL', bell .. waiter)
+  end
   redis.call('HDEL', meta, 'capacity')
-  redis.call('DEL', held, holders, units, queue, waiters)
+  redis.call('DEL', held, holders, units, ranks, patience, reserves)
   return {'1'}
 end
 
 -- look -> {capacity, used, waiting, unit, token, holder, deadline_ms, ...}
 operation.look = function()
-  expire()
   serve()
   local answer = {
-    redis.call('HGET', meta, 'capacity') or '0',
+    tostring(capacity or 0),
     tostring(redis.call('ZCARD', held)),
-    tostring(redis.call('ZCARD', queue)),
+    tostring(redis.call('ZCARD', ranks)),
   }
   local entries = redis.call('ZRANGE', held, 0, -1, 'WITHSCORES')
   for index = 1, #entries, 2 do
@@ -200,4 +256,9 @@ operation.look = function()
   return answer
 end
 
+-- A thing that is not open has no holders, no waiters, and no time to keep.
+if capacity or ARGV[1] == 'resize' then
+  advance()
+  expire()
+end
 return operation[ARGV[1]](unpack(ARGV, 2))

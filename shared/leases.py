@@ -1,20 +1,25 @@
 """The right to hold one unit of a limited thing: an arena slot, a decode or encode session.
 
-Bound to a holder, with a deadline in Redis's time and a fencing token that only ever grows. Atomic
-operations in `leases.lua`. A dead holder's unit is free again when its deadline passes.
+Bound to a holder, with a deadline and a fencing token that only ever grows. Atomic operations in
+`leases.lua`, which explains time, order and wake-ups. A dead holder's unit is free again when its
+deadline passes, in a time of Redis's that no jump of a clock moves by more than two seconds.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode, TemporaryError
-from shared.redisdb import Connection, Script
+from shared.redisdb import Connection, RedisError, Script, explained, may_pass
 
 POLL_S = 1.0
-"""A waiter looks up this often: a grant wakes it at once, this only notices expired holders."""
+"""A waiter asks this often. A grant wakes it at once; this notices dead holders and lost bells."""
+
+PARTS = ("meta", "held", "holders", "units", "ranks", "patience", "reserves")
+"""The keys of a thing, as `leases.lua` explains them, beside the bells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +70,51 @@ class Leases:
     ) -> Lease | None:
         """A lease, or None after `wait_s`, or as soon as `give_up` says so (asked every second).
 
-        First come, first served within a `priority` (9 first). `reserve` units, asked anew every
-        second, are left to those who reserve fewer. Idempotent: a holder that holds gets the same
-        lease again. Raises TemporaryError when `thing` is closed.
+        First come, first served within a `priority` (9 first, then down to 0); 5 s of waiting count
+        as much as one step of it, so that none starves. `reserve` units, asked anew every second,
+        are left to those who reserve fewer. Idempotent: a holder that holds gets the same lease
+        again, with its whole time to live. Raises TemporaryError when `thing` is closed, or Redis
+        out of reach.
         """
-        deadline = time.monotonic() + wait_s
+        try:
+            return self._wait(thing, holder, time.monotonic() + wait_s, priority, reserve, give_up)
+        except TemporaryError:
+            raise  # closed, or Redis is out of reach: for a farewell, too
+        except BaseException:
+            with suppress(TemporaryError):  # told to stop: nobody would take a grant up
+                self._call(thing, "cancel", holder)
+            raise
+
+    def _wait(
+        self,
+        thing: str,
+        holder: str,
+        deadline: float,
+        priority: int,
+        reserve: Callable[[], int],
+        give_up: Callable[[], bool],
+    ) -> Lease | None:
         while True:
-            left = max(0.0, deadline - time.monotonic())
-            pause = min(POLL_S, left)
-            wait_ms = int(pause * 1000)
+            pause_ms = int(1000 * min(POLL_S, max(0.0, deadline - time.monotonic())))
             answer = self._call(
-                thing, "acquire", holder, self._ttl_ms, wait_ms, 9 - priority, reserve()
+                thing, "acquire", holder, self._ttl_ms, pause_ms, 9 - priority, reserve()
             )
             if answer == ["closed"]:
                 raise TemporaryError(ErrorCode.BUSY, f"{thing} is not there (yet).", 0.5)
             if answer:
                 return Lease(thing, holder, int(answer[0]), int(answer[1]))
-            if wait_ms == 0:
+            if pause_ms == 0:
                 return None
-            mail = self._redis.blpop([f"{_mailbox(thing)}{holder}"], timeout=pause)
-            if mail:
-                unit, token = str(mail[1]).split()
-                return Lease(thing, holder, int(unit), int(token))
-            if give_up():
+            if not self._hears(thing, holder, pause_ms / 1000) and give_up():
                 self._call(thing, "cancel", holder)
                 return None
 
     def renew(self, lease: Lease) -> bool:
-        """Extend by the time to live; False when it is no longer the holder's."""
+        """A whole time to live from now; False when it is no longer the holder's."""
         return self._call(lease.thing, "renew", lease.holder, lease.token, self._ttl_ms) == ["1"]
 
     def release(self, lease: Lease) -> bool:
-        """Give back; False (and no harm) when it was no longer the holder's."""
+        """Give back; False (and no harm) when it is no longer the holder's, or was given back."""
         return self._call(lease.thing, "release", lease.holder, lease.token) == ["1"]
 
     def look(self, thing: str) -> Occupancy:
@@ -109,11 +127,19 @@ class Leases:
         )
         return Occupancy(capacity, used, waiting, leases)
 
+    def _hears(self, thing: str, holder: str, wait_s: float) -> bool:
+        """Wait for the holder's bell; True when it rang."""
+        try:
+            return bool(self._redis.blpop([_bell(thing, holder)], timeout=wait_s))
+        except RedisError as error:
+            if not may_pass(error):
+                raise
+            raise explained(error) from error
+
     def _call(self, thing: str, operation: str, *args: str | int) -> list[str]:
-        parts = ("meta", "held", "holders", "units", "queue", "waiters")
-        keys = [f"df:lease:{thing}:{part}" for part in parts]
-        return self._script.call(operation, [*keys, _mailbox(thing)], *args)
+        keys = [f"df:lease:{thing}:{part}" for part in PARTS]
+        return self._script.call(operation, [*keys, _bell(thing)], *args)
 
 
-def _mailbox(thing: str) -> str:
-    return f"df:lease:{thing}:mail:"
+def _bell(thing: str, holder: str = "") -> str:
+    return f"df:lease:{thing}:bell:{holder}"

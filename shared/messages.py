@@ -16,6 +16,9 @@ LARGEST_BYTES = 8 * 1024
 """No stage message may be larger; a batch of 64 frames with 19-digit timestamps stays below."""
 
 
+VERSION = 1
+
+
 class SlotRef(Model):
     """Where a batch lies: arena and slot, and the lease that makes it this batch's."""
 
@@ -88,6 +91,27 @@ class BatchMessage(Message):
         return self.name
 
 
+class ReplaceMessage(Message):
+    """To `encode.replace`: a batch that can't be made; its frames show the last good one.
+
+    `pts` as in BatchMessage; `why` is a sentence for the result's warnings.
+    """
+
+    segment: int = Field(ge=0)
+    batch: int = Field(ge=0)
+    pts: tuple[int, ...] = Field(min_length=1, max_length=64)
+    why: str = Field(default="", max_length=500)
+
+    @property
+    def name(self) -> str:
+        """As `BatchMessage.name`."""
+        return f"{self.segment}:{self.batch}"
+
+    @property
+    def item(self) -> str:
+        return f"replace:{self.name}"
+
+
 class MuxMessage(Message):
     """To `encode.mux`: every chunk is there, make the result."""
 
@@ -96,8 +120,19 @@ class MuxMessage(Message):
         return "mux"
 
 
+class UnknownVersionError(PermanentError):
+    """A message of another release, which a worker of that release can read."""
+
+
 def parse(kind: type[M], body: object) -> M:
-    """The message in `body`. Raises PermanentError BAD_OPTION naming the first thing wrong."""
+    """The message in `body`. Raises PermanentError BAD_OPTION naming the first thing wrong, its
+    kind UnknownVersionError when that is the version."""
+    version = body.get("v") if isinstance(body, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise UnknownVersionError(
+            ErrorCode.BAD_OPTION,
+            f"a {kind.__name__} of version {version}; this release reads version {VERSION}",
+        )
     try:
         return kind.model_validate(body)
     except ValidationError as error:

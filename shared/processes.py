@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal a process gets when its parent dies."""
@@ -37,3 +38,16 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+
+
+def started_ticks(pid: int) -> float:
+    """When the process began, in clock ticks since boot; 0.0 when there is none, or no /proc.
+
+    With the pid it names a process for good: pids are used again. Field 22 of /proc/PID/stat,
+    proc(5); the name in field 2 may hold spaces and brackets.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    return float(stat.rpartition(")")[2].split()[19])

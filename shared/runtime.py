@@ -5,11 +5,15 @@ One per process, made after the fork. Stages get it whole and know nothing of Re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from shared.arena.base import Pool
+from shared.arena.base import Claim, Pool
 from shared.arena.registry import ArenaRegistry, MappedArenas
+from shared.errors import ErrorCode, TemporaryError, WorkOverError
+from shared.guard import Guard
 from shared.leases import Lease, Leases
 from shared.ledger import Ledger
 from shared.media.layout import Plane
@@ -17,6 +21,9 @@ from shared.messages import BatchMessage, Message, SlotRef
 from shared.redisdb import Connection
 from shared.settings import Settings
 from shared.storage.base import ObjectStore
+
+CLAIM_PATIENCE_S = 10.0
+"""Longest wait for a slot's former writer; one that is stopped or hangs is killed before that."""
 
 
 class Outbox(Protocol):
@@ -38,6 +45,16 @@ class Runtime:
     store: ObjectStore
     arenas: MappedArenas
     outbox: Outbox
+    guard: Guard = field(default_factory=Guard)
+
+    def checkpoint(self, job: str) -> None:
+        """Say that the work on `job` gets on; cheap, called for every frame.
+
+        Raises WorkOverError within half a second of the job's end.
+        """
+        self.guard.on_step()
+        if self.guard.is_due() and not self.ledger.is_live(job):
+            raise WorkOverError(job)
 
     def hand_on(self, message: BatchMessage, stage: str) -> bool:
         """Write down that the batch goes to `stage` of its arena, then send it. False: not needed
@@ -57,6 +74,30 @@ class Runtime:
         if arena is None or not self.leases.renew(ref.lease()):
             return None
         return arena.slot(ref.pool, ref.slot)
+
+    def claim(
+        self, ref: SlotRef, give_up: Callable[[], bool] = lambda: False
+    ) -> tuple[Plane, Claim] | None:
+        """The bytes of a slot to write into, as the only one; None when its lease is lost.
+
+        Blocks while another process still writes there, at most CLAIM_PATIENCE_S; then raises
+        TemporaryError. The claim is the caller's to release.
+        """
+        arena = self.arenas.of(ref)
+        if arena is None:
+            return None
+        deadline = time.monotonic() + CLAIM_PATIENCE_S
+        while (claim := arena.claim(ref.pool, ref.slot)) is None:
+            if time.monotonic() > deadline or give_up():
+                raise TemporaryError(
+                    ErrorCode.BUSY, f"Somebody still writes into slot {ref.slot} of {ref.arena}."
+                )
+            time.sleep(0.02)
+        # Looked at last: from here on nobody else writes there, whatever becomes of the lease.
+        if self.still_holds(ref):
+            return arena.slot(ref.pool, ref.slot), claim
+        claim.release()
+        return None
 
     def still_holds(self, ref: SlotRef) -> bool:
         """True when nobody else can have written into the slot since it was leased."""
@@ -93,7 +134,12 @@ def queue_of(stage: str, arena: str) -> str:
 
 
 def make_runtime(
-    settings: Settings, redis: Connection, store: ObjectStore, outbox: Outbox, worker: str
+    settings: Settings,
+    redis: Connection,
+    store: ObjectStore,
+    outbox: Outbox,
+    worker: str,
+    guard: Guard | None = None,
 ) -> Runtime:
     """Wire a runtime; does no I/O."""
     return Runtime(
@@ -105,4 +151,5 @@ def make_runtime(
         store=store,
         arenas=MappedArenas(ArenaRegistry(redis)),
         outbox=outbox,
+        guard=guard or Guard(),
     )

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from shared.drill import Drill
 from shared.errors import ErrorCode, PermanentError
 
 MIB = 1024 * 1024
@@ -29,6 +30,78 @@ def _cache_home() -> Path:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _half_the_memory_mib() -> int:
+    return min(4096, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB // 2)
+
+
+class SourceLimits(BaseSettings):
+    """Limits of a source: what a file from outside may be at most.
+
+    Of their own, as whatever opens a source reads them, also where no worker runs. Looked at before
+    work, by what headers say, and again while working, since headers may lie.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DUALFACE_SOURCE_MAX_", frozen=True)
+
+    size_bytes: int = Field(
+        default=64 << 30, gt=0, description="Of the file: hours of camera footage."
+    )
+    expansion: int = Field(
+        default=16, ge=1, description="Bytes of all packets together, as a multiple of the file's: "
+        "an index may name the same data again and again, and containers may compress."
+    )  # fmt: skip
+    pixels: int = Field(
+        default=8192 * 4320, gt=0, description="Of one picture. 8K: more is beyond the levels of "
+        "decoders and encoders."
+    )  # fmt: skip
+    side_px: int = Field(
+        default=16384, gt=0, description="Longer side of a picture; levels of H.264 end near it."
+    )
+    duration_s: float = Field(
+        default=24 * 3600.0, gt=0, description="By header and by the times of its packets."
+    )
+    frames: int = Field(
+        default=12_000_000, gt=0, description="24 hours at 120 per second, and some."
+    )
+    segments: int = Field(
+        default=20_000, gt=0, description="Beyond it no more cuts are made: twice what 24 hours "
+        "have; each is an object in the store and a line in the ledger."
+    )  # fmt: skip
+    packet_bytes: int = Field(
+        default=256 << 20, gt=0, description="Of one packet: two uncompressed 8K pictures."
+    )
+    streams: int = Field(default=64, gt=0, description="In the container, of any kind.")
+    sounds: int = Field(
+        default=16, ge=0, description="Sound streams kept; each is read by a demuxer of its own."
+    )
+    sound_packets: int = Field(
+        default=20_000_000, gt=0, description="Of one sound: 24 hours of 5 ms. Some 100 bytes of "
+        "the muxer's memory each."
+    )  # fmt: skip
+    sample_rate: int = Field(default=768_000, gt=0, description="Of sound, Hz; none records more.")
+    channels: int = Field(default=64, gt=0, description="Of one sound; what AAC and PCM go up to.")
+    read_s: float = Field(
+        default=60.0, gt=0, description="For its header, and for each packet: searching gigabytes "
+        "of nothing for the next one takes less on a slow disk."
+    )  # fmt: skip
+    memory_mib: int = Field(
+        default_factory=_half_the_memory_mib, ge=64, description="That FFmpeg may take for one "
+        "source, beside the frames on their way: 20 pictures of 8K with 10 bits are 2 GiB. "
+        "Default: half of the machine's, at most 4 GiB."
+    )  # fmt: skip
+
+    @classmethod
+    def load(cls) -> SourceLimits:
+        """From the environment. Raises PermanentError BAD_OPTION naming the first wrong value."""
+        try:
+            return cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = "_".join(str(part) for part in first["loc"][:1]).upper()
+            reason = f"DUALFACE_SOURCE_MAX_{name}: {first['msg']}."
+            raise PermanentError(ErrorCode.BAD_OPTION, reason) from error
 
 
 class Settings(BaseSettings):
@@ -51,6 +124,9 @@ class Settings(BaseSettings):
         default=(), description="Further folders with model files, as a JSON list; tried first."
     )
     log_level: str = "INFO"
+    drills: tuple[Drill, ...] = Field(
+        default=(), description="Faults on purpose, as a JSON list, for rehearsals and tests."
+    )
 
     shm_dir: Path = Field(default=Path("/dev/shm"), description="Where POSIX arenas lie; a tmpfs.")
     arena: str = Field(default="cpu0", description="Arena (a host's or a GPU's) of this worker.")
@@ -112,8 +188,38 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest wait for a slot before a stage gives its work back.",
     )
+    stall_s: float = Field(
+        default=120.0,
+        ge=0,
+        description="A stage that does not get on for so long is ended, and its work done again: "
+        "many times what its slowest step takes. 0: never.",
+    )
+    drain_s: float = Field(
+        default=25.0,
+        gt=0,
+        description="From SIGTERM to the end of a worker at the latest; below the 30 s that "
+        "Kubernetes allows.",
+    )
+    replaced_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Of a job's frames, how many may show the one before them, as they could not "
+        "be made, until the job fails instead.",
+    )
     attempts: int = Field(default=4, ge=1, description="Tries of one piece of work, in all.")
-    retention_s: int = Field(default=86400, ge=60, description="Life of an ended job's record.")
+    retention_s: int = Field(
+        default=86400, ge=60, description="Life of an ended job's record and result: a day to "
+        "fetch it."
+    )  # fmt: skip
+    keep_sources: bool = Field(
+        default=False, description="Keep the source of a job that succeeded as long as its result."
+    )
+    jobs_ahead: int = Field(
+        default=16, ge=1, description="Jobs of one priority that are split before their segments "
+        "are needed: segments are a second copy of the source in the store. Also how many jobs of "
+        "one priority share the decoders at a time."
+    )  # fmt: skip
 
     swap_dwell_frames: int = Field(
         default=15, ge=0, description="How long two people must have changed sides before their "

@@ -1,15 +1,20 @@
-"""Signs of life: who works, on what, and whether it still does. Time is Redis's (key expiry)."""
+"""Signs of life: who works, on what, and whether it still does.
+
+A key per worker that expires when its beat stops. Its expiry counts by the clock of Redis's host,
+which may jump; so the beat is also counted, and watchers go by their own monotonic clocks.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shared.jobs import Model
+from shared.processes import started_ticks
 from shared.redisdb import Connection, RedisError
 
 PREFIX = "df:worker:"
@@ -22,7 +27,8 @@ class WorkerRecord(Model):
     stage: str
     arena: str
     pid: int
-    engine: str = ""
+    started: float = Field(description="when the process began, clock ticks since boot")
+    beat: int = Field(default=0, description="counts on with every sign of life")
 
 
 class Heartbeat:
@@ -32,7 +38,9 @@ class Heartbeat:
         self, connection: Connection, stage: str, arena: str, every_s: float, dead_after_s: float
     ) -> None:
         name = f"{stage}-{arena}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self.record = WorkerRecord(id=name, stage=stage, arena=arena, pid=os.getpid())
+        self.record = WorkerRecord(
+            id=name, stage=stage, arena=arena, pid=os.getpid(), started=started_ticks(os.getpid())
+        )
         self._redis = connection
         self._every_s = every_s
         self._ttl_ms = int(dead_after_s * 1000)
@@ -54,6 +62,7 @@ class Heartbeat:
             return  # Redis went first; the key expires by itself
 
     def _beat(self) -> None:
+        self.record = self.record.model_copy(update={"beat": self.record.beat + 1})
         self._redis.set(PREFIX + self.record.id, self.record.model_dump_json(), px=self._ttl_ms)
 
     def _run(self) -> None:
@@ -62,6 +71,37 @@ class Heartbeat:
                 self._beat()
             except RedisError:
                 continue  # out of reach: the next beat tries again, silence is what others see
+
+
+class Watch:
+    """What one watcher has seen of all workers' beats, by its own monotonic clock."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[WorkerRecord, float]] = {}
+
+    def look(self, records: Iterable[WorkerRecord], now: float) -> None:
+        """Take in who gives signs of life at `now` (seconds, monotonic)."""
+        for record in records:
+            known = self._seen.get(record.id)
+            if known is None or known[0].beat != record.beat:
+                self._seen[record.id] = (record, now)
+
+    def start_anew(self, now: float) -> None:
+        """Nobody could be seen until now: nobody has been silent."""
+        self._seen = {name: (record, now) for name, (record, _) in self._seen.items()}
+
+    def silent(self, now: float, after_s: float) -> list[WorkerRecord]:
+        """Whose beat has stood still for `after_s` seconds, whether or not the key is there."""
+        return [record for record, since in self._seen.values() if now - since >= after_s]
+
+    def forget(self, worker: str) -> None:
+        """The worker is known to be gone."""
+        self._seen.pop(worker, None)
+
+
+def withdraw(connection: Connection, worker: str) -> None:
+    """Say in a dead worker's place that it is gone."""
+    connection.delete(PREFIX + worker)
 
 
 def is_alive(connection: Connection, worker: str) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.compose.engines.base import Renderer
 from services.compose.engines.opencv import OpenCvRenderer, use_one_thread
+from services.compose.engines.plain import PlainRenderer
 from services.compose.persons import PersonSettings
 from services.compose.plan import BatchPlan, ComposeSettings, ComposeState, plan_batch
 from shared.errors import ErrorCode, TemporaryError
 from shared.faces import BatchFaces
+from shared.giving_up import engine_of
 from shared.ledger import Facts
 from shared.media.layout import FrameLayout, Plane
 from shared.messages import BatchMessage, SlotRef
@@ -15,10 +19,10 @@ from shared.runtime import Runtime, slot_ref
 
 
 class ComposeStage:
-    """Keeps the renderer of this process, and its scratch memory."""
+    """Keeps the renderers of this process, best first, and their scratch memory."""
 
     def __init__(self) -> None:
-        self._renderer: Renderer = OpenCvRenderer()
+        self._renderers: tuple[Renderer, ...] = (OpenCvRenderer(), PlainRenderer())
 
     def warm_up(self, _: Runtime) -> None:
         """Before the first task, in the child."""
@@ -26,14 +30,16 @@ class ComposeStage:
 
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """A batch that comes early is parked; its predecessor sends it on. Idempotent."""
-        compose_batch(runtime, message, self._renderer)
+        compose_batch(runtime, message, self._renderers)
 
 
-def compose_batch(runtime: Runtime, message: BatchMessage, renderer: Renderer) -> None:
+def compose_batch(runtime: Runtime, message: BatchMessage, renderers: Sequence[Renderer]) -> None:
     """Track if it is the batch's turn, render, hand on, give the decoded slot back."""
     ledger = runtime.ledger
-    if not ledger.enter(message, "compose", runtime.worker):
+    tries = ledger.enter(message, "compose", runtime.worker)
+    if not tries:
         return
+    renderer = engine_of(renderers, tries, runtime.settings.attempts)
     facts = ledger.facts(message.job)
     plan = _plan(runtime, message, facts)
     if plan is None:
@@ -45,19 +51,24 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderer: Renderer) -
     ref = _composed_slot(runtime, message)
     if ref is None:
         return
-    composed = runtime.slot(ref)
-    if composed is None:
-        raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
-    ledger.note_engine(message.job, "compose", renderer.name)
-    layout = _render(renderer, message, facts, plan, decoded, composed)
-    if not runtime.still_holds(message.slot):
-        # Somebody may have written into the slot while it was read: the picture can't be trusted.
-        runtime.release(ref)
-        runtime.forget(message)
-        return
-    made = message.model_copy(update={"layout": layout, "slot": ref})
-    if not runtime.hand_on(made, "encode"):
-        runtime.release(ref)
+    handed_on = False
+    try:
+        claimed = runtime.claim(ref)
+        if claimed is None:
+            raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
+        ledger.note_engine(message.job, "compose", renderer.name)
+        composed, claim = claimed
+        with claim:
+            layout = _render(runtime, renderer, message, facts, plan, decoded, composed)
+        if not runtime.still_holds(message.slot):
+            # Somebody may have written into the slot while it was read: not to be trusted.
+            runtime.forget(message)
+            return
+        made = message.model_copy(update={"layout": layout, "slot": ref})
+        handed_on = runtime.hand_on(made, "encode")
+    finally:
+        if not handed_on:
+            runtime.release(ref)
     runtime.release(message.slot)
 
 
@@ -88,7 +99,7 @@ def _composed_slot(runtime: Runtime, message: BatchMessage) -> SlotRef | None:
         arena.descriptor.thing("composed"),
         f"{message.job}/{message.name}",
         wait_s=runtime.settings.slot_wait_s,
-        give_up=lambda: not runtime.ledger.is_live(message.job),
+        give_up=lambda: _gives_up(runtime, message.job),
     )
     if lease is not None:
         return slot_ref(arena.descriptor.name, arena.descriptor.generation, "composed", lease)
@@ -98,7 +109,14 @@ def _composed_slot(runtime: Runtime, message: BatchMessage) -> SlotRef | None:
     raise TemporaryError(ErrorCode.BUSY, "No composed slot came free in time.", 0.1)
 
 
+def _gives_up(runtime: Runtime, job: str) -> bool:
+    """Asked now and then while waiting."""
+    runtime.guard.feed()
+    return runtime.guard.is_draining() or not runtime.ledger.is_live(job)
+
+
 def _render(
+    runtime: Runtime,
     renderer: Renderer,
     message: BatchMessage,
     facts: Facts,
@@ -109,6 +127,7 @@ def _render(
     """Draw every frame of the batch; the layout of what was drawn."""
     target = FrameLayout(width=facts.output.width, height=facts.output.height)
     for index, views in enumerate(plan.views):
+        runtime.checkpoint(message.job)
         source = message.layout.planes(decoded, index)
         canvas = target.planes(composed, index)
         renderer.render(source, message.layout, views, facts.output, canvas)

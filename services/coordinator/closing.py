@@ -1,46 +1,81 @@
-"""What is left of a job that ended is given back and removed; users' view of it is kept."""
+"""What is left of a job that ended is given back and removed; users' view of it is kept.
+
+At the end: slots, segments, chunks, and the source of a job that succeeded. After `retention_s`:
+result, a failed job's source, last the record. Every step is bounded and may be repeated, so a
+coordinator may die anywhere in it.
+"""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 
+from services.coordinator.plan import going
 from shared.jobs import JobState
 from shared.ledger import JobView
 from shared.logs import Log
-from shared.names import job_folder
+from shared.names import JOBS, job_folder
 from shared.queues import TaskResults
 from shared.runtime import Runtime
 
-KEPT = ("result",)
-"""Objects of a job that outlive it."""
+CLEANED_AT_ONCE = 16
+TELL_EVERY_S = 0.5
+TOLD_AT_ONCE = 32
+"""Jobs whose progress is told at a time (some 10 ms of work); each waits for its turn."""
+SWEEP_EVERY_S = 5.0
+SWEPT_AT_ONCE = 32
+LOOKED_AT_ONCE = 500
+ORPHANS_EVERY_S = 600.0
+ORPHAN_AGE_S = 3600.0
+"""Longer than any upload before its job is submitted."""
 
 
 class Closing:
     """Tells `AsyncResult` how jobs stand, and cleans up after those that ended."""
 
-    def __init__(self, runtime: Runtime, results: TaskResults) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        results: TaskResults,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds, monotonic."""
         self._runtime = runtime
         self._results = results
-        self._told: dict[str, tuple[str, int]] = {}
+        self._clock = clock
+        self._told_s = -TELL_EVERY_S
+        self._retention = Retention(runtime, clock)
         self._log = Log(stage="coordinator")
 
     def step(self) -> None:
-        """Tell how the live jobs stand; tell and clean up those that ended."""
+        """Tell and clean up some that ended; every now and then tell how some of the live jobs
+        stand, and remove what has outlived its time."""
         ledger = self._runtime.ledger
-        live = ledger.live()
-        self._told = {job: self._told[job] for job in live if job in self._told}
-        for job in live:
-            view = ledger.view(job)
-            if view is not None and self._told.get(job) != (view.state.value, view.done[3]):
-                self._told[job] = (view.state.value, view.done[3])
-                self._tell(job, view)
-        for job in ledger.ended():
-            view = ledger.view(job)
-            if view is not None:
-                self._tell(job, view)
-            self._clean(job, view)
+        ended = ledger.to_clean(CLEANED_AT_ONCE)
+        for job in ended:
+            self._end(job)
+        if len(ended) == CLEANED_AT_ONCE:
+            ledger.ring()  # there may be more
+        now = self._clock()
+        if now - self._told_s >= TELL_EVERY_S:
+            self._told_s = now
+            for view in ledger.views(ledger.changed(TOLD_AT_ONCE)):
+                if not view.state.ended:
+                    self._tell(view)
+        self._retention.step()
 
-    def _tell(self, job: str, view: JobView) -> None:
+    def _end(self, job: str) -> None:
+        view = self._runtime.ledger.view(job)
+        if view is not None:
+            self._tell(view)
+        try:
+            self._clean(job, view)
+        except FileNotFoundError:
+            # Its client removes it at the same time; the job stays in the list for the next step.
+            self._log.info("cleaned up by two", job=job)
+
+    def _tell(self, view: JobView) -> None:
         state = {JobState.SUCCEEDED: "SUCCESS", JobState.CANCELLED: "REVOKED"}.get(
             view.state, "FAILURE" if view.state is JobState.FAILED else "PROGRESS"
         )
@@ -56,18 +91,82 @@ class Closing:
             # What Celery needs to raise something on the waiting side.
             body |= {"exc_type": "PermanentError", "exc_message": [view.code, view.message]}
             body |= {"exc_module": "shared.errors"}
-        self._results.store(job, body, state)
+        self._results.store(view.job, body, state)
 
     def _clean(self, job: str, view: JobView | None) -> None:
         """Idempotent: the job leaves the list of the ended last."""
+        if view is not None and not view.state.ended:
+            return  # submitted again meanwhile
         for flight in self._runtime.ledger.flights(job):
             self._runtime.release(flight.message.slot)
         store, folder = self._runtime.store, job_folder(job)
-        if view is not None and view.state is JobState.SUCCEEDED:
-            for key in list(store.keys(folder)):
-                if PurePosixPath(key).stem not in KEPT:
-                    store.delete(key)
-        else:
+        if view is None or view.state is JobState.CANCELLED:
             store.delete(folder)
-        self._runtime.ledger.forget(job)
+        else:
+            keep_source = self._runtime.settings.keep_sources
+            for prefix in going(store.keys(folder), view.state, keep_source=keep_source):
+                store.delete(prefix)
+        self._runtime.ledger.cleaned(job)
         self._log.info("job ended", job=job, state=view.state.value if view else "gone")
+
+
+class Retention:
+    """Removes ended jobs that have outlived `retention_s`, and objects that belong to no job.
+
+    What it remembers is how long it has seen an orphan; a successor begins to count anew.
+    """
+
+    def __init__(self, runtime: Runtime, clock: Callable[[], float]) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._swept_s = clock()
+        self._round_s = clock()
+        self._keys: Iterator[str] | None = None
+        self._orphans: dict[str, float] = {}
+        self._met: set[str] = set()
+        self._log = Log(stage="coordinator")
+
+    def step(self) -> None:
+        """Every few seconds remove some of what is due, and look at some of the store's objects."""
+        now = self._clock()
+        if now - self._swept_s < SWEEP_EVERY_S:
+            return
+        self._swept_s = now
+        try:
+            self._bury_outlived()
+            self._look_for_orphans(now)
+        except FileNotFoundError:
+            # A folder that was being listed has gone: its client removed it. Another time.
+            self._keys = None
+
+    def _bury_outlived(self) -> None:
+        ledger = self._runtime.ledger
+        for job in ledger.outlived(SWEPT_AT_ONCE):
+            # Objects first: as long as there are any, the record says that they have to go.
+            self._runtime.store.delete(job_folder(job))
+            if ledger.bury(job):
+                self._log.info("record and result removed", job=job)
+
+    def _look_for_orphans(self, now: float) -> None:
+        """One slice of a round over the store; a job is looked up once a round."""
+        if self._keys is None:
+            if now - self._round_s < ORPHANS_EVERY_S:
+                return
+            self._round_s, self._met = now, set()
+            self._keys = iter(self._runtime.store.keys(JOBS))
+        keys = list(islice(self._keys, LOOKED_AT_ONCE))
+        for job in dict.fromkeys(key.split("/")[1] for key in keys):
+            if job not in self._met:
+                self._met.add(job)
+                self._judge(job, now)
+        if len(keys) < LOOKED_AT_ONCE:
+            self._keys = None
+            self._orphans = {job: at for job, at in self._orphans.items() if job in self._met}
+
+    def _judge(self, job: str, now: float) -> None:
+        if self._runtime.ledger.state(job) is not None:
+            self._orphans.pop(job, None)
+        elif now - self._orphans.setdefault(job, now) >= ORPHAN_AGE_S:
+            self._runtime.store.delete(job_folder(job))
+            self._log.warning("objects of no job removed", job=job)
+            del self._orphans[job]

@@ -2,85 +2,91 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
-from services.coordinator.plan import FairShare
+from services.coordinator.plan import arena_of
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
-from shared.jobs import JobState
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 from shared.runtime import Runtime, queue_of
 
+AT_ONCE = 64
+"""Messages taken from the ledger in one call: bounds how long Redis is busy with it (a ms)."""
+MEND_EVERY_S = 5.0
+MENDED_AT_ONCE = 100
+
 
 class Dispatcher:
-    """Keeps no state that a successor needs: what is out is in the ledger."""
+    """Keeps no state that a successor needs: what is due, and who is next, is in the ledger.
+
+    What a step costs does not depend on how many jobs and segments wait.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._registry = ArenaRegistry(runtime.redis)
-        self._fair = FairShare()
-        self._sent: set[tuple[str, str]] = set()
+        self._resumed = False
+        self._mended_s = -MEND_EVERY_S
+        self._mend_from = 0
 
     def step(self) -> None:
         """Send everything that may go now."""
-        ledger = self._runtime.ledger
-        jobs = ledger.live()
-        self._sent = {entry for entry in self._sent if entry[0] in jobs}
-        weights: dict[str, int] = {}
-        for job in jobs:
-            state = ledger.state(job)
-            if state is JobState.QUEUED:
-                self.send_split(job)
-            elif state is JobState.MUXING:
-                self.send_mux(job)
-            elif state in (JobState.SPLITTING, JobState.RUNNING):
-                weights[job] = ledger.spec(job).priority
-        self._dispatch_segments(weights)
+        self._mend()
+        arenas = self._registry.all()
+        self._resume()
+        while len(self._send_due(arenas)) == AT_ONCE:
+            pass
 
     def send_split(self, job: str, *, again: bool = False) -> None:
-        """Have the job's source split, once unless `again`."""
-        if again or self._once(job, "split"):
+        """Have the job's source split; with `again` only if its turn had come before."""
+        if not again or self._runtime.ledger.admitted(job):
             self._runtime.outbox.send("decode.split", SplitMessage(job=job), "split")
 
-    def send_mux(self, job: str, *, again: bool = False) -> None:
-        """Have the job's result made, once unless `again`."""
-        if again or self._once(job, "mux"):
-            self._runtime.outbox.send("encode.mux", MuxMessage(job=job), "mux")
+    def send_mux(self, job: str, *, again: bool = False) -> None:  # noqa: ARG002 - like send_split
+        """Have the job's result made."""
+        self._runtime.outbox.send("encode.mux", MuxMessage(job=job), "mux")
 
-    def _once(self, job: str, what: str) -> bool:
-        new = (job, what) not in self._sent
-        self._sent.add((job, what))
-        return new
-
-    def _dispatch_segments(self, weights: dict[str, int]) -> None:
-        ledger, settings = self._runtime.ledger, self._runtime.settings
-        arenas = self._registry.all()
-        busy = sum(len(ledger.running(job)) for job in weights)
-        room = settings.decode_workers * len(arenas) - busy
-        while room > 0:
-            taken = next(
-                (job for job in self._fair.order(weights) if self._send_next(job, arenas)), None
-            )
-            if taken is None:
-                return
-            self._fair.charge(taken, weights[taken])
-            room -= 1
-
-    def _send_next(self, job: str, arenas: Sequence[ArenaDescriptor]) -> bool:
-        ledger, settings = self._runtime.ledger, self._runtime.settings
-        taken = ledger.take_segment(job, settings.segments_in_flight)
-        if taken is None:
-            return False
-        segment, attempt = taken
-        message = SegmentMessage(
-            job=job, segment=segment, batch_frames=ledger.batch_frames(job), attempt=attempt
+    def _send_due(
+        self, arenas: Sequence[ArenaDescriptor]
+    ) -> list[SplitMessage | MuxMessage | SegmentMessage]:
+        """One slice of what is due. A message lost with this process between the ledger and the
+        broker is sent by a successor (`_resume`) or, a segment, when nobody took it up in time."""
+        settings = self._runtime.settings
+        due = self._runtime.ledger.due(
+            decoders=settings.decode_workers * len(arenas),
+            per_job=settings.segments_in_flight,
+            # A decode worker has one child more than decoders.
+            splits=max(1, len(arenas)),
+            ahead=settings.jobs_ahead,
+            count=AT_ONCE,
         )
-        # Round robin over the arenas, each job from another one on: the fleet is uniform.
-        arena = arenas[(hash_of(job) + segment.index) % len(arenas)]
-        self._runtime.outbox.send("decode.segment", message, queue_of("decode", arena.name))
-        return True
+        for message in due:
+            if isinstance(message, SegmentMessage):
+                arena = arenas[arena_of(message.job, message.segment.index, len(arenas))]
+                self._runtime.outbox.send("decode.segment", message, queue_of("decode", arena.name))
+            else:
+                self._send_of_job(message)
+        return due
 
+    def _send_of_job(self, message: SplitMessage | MuxMessage) -> None:
+        if isinstance(message, SplitMessage):
+            self.send_split(message.job)
+        else:
+            self.send_mux(message.job)
 
-def hash_of(job: str) -> int:
-    """A number that is the same in every process (str.__hash__ is not)."""
-    return sum(job.encode())
+    def _resume(self) -> None:
+        """Once: what a predecessor may have died over. Twins are harmless."""
+        if not self._resumed:
+            for message in self._runtime.ledger.unclaimed():
+                self._send_of_job(message)
+            self._resumed = True
+
+    def _mend(self) -> None:
+        """A slow round over all live jobs, for what an older release wrote without indexes."""
+        now = time.monotonic()
+        if now - self._mended_s < MEND_EVERY_S:
+            return
+        self._mended_s = now
+        looked = self._runtime.ledger.mend(self._mend_from, MENDED_AT_ONCE)
+        self._mend_from = 0 if looked < MENDED_AT_ONCE else self._mend_from + MENDED_AT_ONCE

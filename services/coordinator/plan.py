@@ -1,33 +1,32 @@
-"""Pure decision: whose segment goes next."""
+"""Pure decisions: which arena a segment goes to, what of an ended job goes at once.
+
+Whose segment goes next is decided in `shared/ledger/ledger.lua` (`charge`, `admit`): in the script
+that takes it, so that it costs the same with a thousand jobs, and a successor decides alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from shared.jobs import JobState
+
+KEPT = {JobState.SUCCEEDED: ("result", "report"), JobState.FAILED: ("source",)}
+"""Objects of an ended job that stay as long as its record: what it was made for, or what it can be
+tried again from."""
 
 
-@dataclass
-class FairShare:
-    """Weighted fair queueing over jobs: the job that has had least, by weight, goes next.
+def arena_of(job: str, segment: int, arenas: int) -> int:
+    """Number of the arena, below `arenas`, that gets the segment: round robin, each job from
+    another one on; the fleet is uniform. The same in every process (str.__hash__ is not)."""
+    return (sum(job.encode()) + segment) % arenas
 
-    Start-time fair queueing (Goyal, Vin, Cheng, 1996) with cost 1 per segment: a job's clock runs
-    on by 1/weight with each segment it gets; a newcomer starts at the slowest clock, so it neither
-    waits for those before it nor makes up for the time it was not there.
-    """
 
-    clocks: dict[str, float] = field(default_factory=dict)
-    served: dict[str, int] = field(default_factory=dict)
-
-    def order(self, weights: Mapping[str, int]) -> Sequence[str]:
-        """Jobs of `weights` (job -> priority 0..9), next first; forgets all others."""
-        known = [clock for job, clock in self.clocks.items() if job in weights]
-        start = min(known, default=0.0)
-        self.clocks = {job: self.clocks.get(job, start) for job in weights}
-        self.served = {job: self.served.get(job, 0) for job in weights}
-        # At the same clock the one that was served less often: a newcomer goes at once.
-        return sorted(weights, key=lambda job: (self.clocks[job], self.served[job]))
-
-    def charge(self, job: str, weight: int) -> None:
-        """The job got a segment. Priority p weighs p + 1."""
-        self.clocks[job] = self.clocks.get(job, 0.0) + 1.0 / (weight + 1)
-        self.served[job] = self.served.get(job, 0) + 1
+def going(keys: Iterable[str], state: JobState, *, keep_source: bool) -> list[str]:
+    """What to delete at once of an ended job with these `keys`: objects right in the job's folder,
+    and whole folders below it. `keep_source` is for jobs that succeeded."""
+    stay = KEPT.get(state, ())
+    if keep_source and state is JobState.SUCCEEDED:
+        stay = (*stay, "source")
+    tops = dict.fromkeys("/".join(PurePosixPath(key).parts[:3]) for key in keys)
+    return [top for top in tops if PurePosixPath(top).stem not in stay]

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 
 from services.coordinator.dispatch import Dispatcher
+from shared.arena.registry import ArenaRegistry
 from shared.jobs import JobState
 from shared.ledger import Flight
 from shared.logs import Log
-from shared.runtime import Runtime
-from shared.workers import is_alive, living
+from shared.messages import ReplaceMessage
+from shared.runtime import Runtime, queue_of
+from shared.workers import Watch, is_alive, living, withdraw
 
 EVERY_S = 1.0
+BLIND_S = 3.0
 
 
 class Recovery:
@@ -28,6 +31,8 @@ class Recovery:
         self._dispatcher = dispatcher
         self._looked = -EVERY_S
         self._watch: dict[tuple[str, str], tuple[float, float]] = {}
+        self._workers = Watch()
+        self._registry = ArenaRegistry(runtime.redis)
         self._log = Log(stage="coordinator")
 
     def step(self) -> None:
@@ -35,12 +40,26 @@ class Recovery:
         now = time.monotonic()
         if now - self._looked < EVERY_S:
             return
+        if now - self._looked > BLIND_S:
+            self._workers.start_anew(now)  # Redis was away: nobody's silence means anything
         self._looked = now
-        alive = {worker.id for worker in living(self._runtime.redis)}
+        alive = self._living(now)
         seen: set[tuple[str, str]] = set()
         for job in self._runtime.ledger.live():
             seen |= self._look(job, alive)
         self._watch = {key: value for key, value in self._watch.items() if key in seen}
+
+    def _living(self, now: float) -> set[str]:
+        """Who gives signs of life. A key whose beat stands still is taken away: its expiry goes by
+        the clock of Redis's host, which may have been set back."""
+        redis = self._runtime.redis
+        records = list(living(redis))
+        self._workers.look(records, now)
+        silent = self._workers.silent(now, 2 * self._runtime.settings.dead_after_s)
+        for record in silent:
+            self._workers.forget(record.id)
+            withdraw(redis, record.id)
+        return {record.id for record in records} - {record.id for record in silent}
 
     def _look(self, job: str, alive: set[str]) -> set[tuple[str, str]]:
         ledger = self._runtime.ledger
@@ -69,11 +88,39 @@ class Recovery:
         for index, attempt in ledger.running(job).items():
             item = f"segment:{index}"
             check(item, hands.get(item), self._returner(job, index, attempt))
+        for message in self._replaceable(job):
+            sender = self._replacer(message)
+            key = (job, f" {message.item} ")
+            if message.item not in hands and key not in self._watch:
+                sender()
+            check(message.item, hands.get(message.item), sender)
         parked = ledger.parked(job)
         for flight in ledger.flights(job):
             if self._keep(job, flight) and flight.name not in parked:
                 check(flight.name, flight.worker, self._resender(flight), flight.stage)
         return keys
+
+    def _replaceable(self, job: str) -> list[ReplaceMessage]:
+        """Batches given up whose chunk can be made now: that of the batch before is there."""
+        ledger = self._runtime.ledger
+        due = []
+        for message in ledger.replaced(job, unmade=True):
+            try:
+                before = ledger.chunk_before(job, message.segment, message.batch) is not None
+            except LookupError:
+                before = True  # the first of the video
+            if before:
+                due.append(message)
+        return due
+
+    def _replacer(self, message: ReplaceMessage) -> Callable[[], None]:
+        def send() -> None:
+            arenas = self._registry.all()
+            if arenas:  # any will do, no frames are in one
+                queue = queue_of("encode", arenas[0].name)
+                self._runtime.outbox.send("encode.replace", message, queue)
+
+        return send
 
     def _returner(self, job: str, index: int, attempt: int) -> Callable[[], None]:
         ledger = self._runtime.ledger

@@ -21,7 +21,15 @@ from services.decode.packets import AnyPacket, PacketFlag, PacketWriter, StreamH
 from services.decode.plan import Keyframe, long_enough, may_cut
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import Segment, SourceInfo
-from shared.media.probe import open_source
+from shared.media.bounds import LONGEST_GAP, memory_at_most, plain_time, too_large
+from shared.media.probe import (
+    large_packet,
+    long_video,
+    many_frames,
+    open_source,
+    slow_reading,
+)
+from shared.settings import SourceLimits
 
 # A demuxer that fails this often in a row has nothing more to give.
 _MOST_READ_ERRORS = 32
@@ -30,20 +38,28 @@ _MOST_LEADING = 64
 
 
 def split(
-    path: Path, source: SourceInfo, folder: Path, target_s: float
+    path: Path,
+    source: SourceInfo,
+    folder: Path,
+    target_s: float,
+    limits: SourceLimits | None = None,
 ) -> Iterator[tuple[Segment, Path]]:
     """Cut the source into segments of about `target_s` seconds, at least one GOP each.
 
     Yields each segment as soon as its file in `folder` is complete; the caller may remove the file.
     Memory does not grow with the length of a GOP. `Segment.key` is the file's name. Raises
-    PermanentError when there is nothing to decode or the file is not the one `source` describes,
+    PermanentError when there is nothing to decode, the file is not the one `source` describes or
+    holds more than `limits` (default: the environment's), whatever its header said;
     TemporaryError when the disk is full.
     """
-    with open_source(path) as container:
+    limits = limits or SourceLimits.load()
+    with open_source(path, limits) as container, memory_at_most(limits.memory_mib):
         stream = _chosen(container, source)
-        splitter = _Splitter(stream, source, folder, target_s)
+        splitter = _Splitter(stream, source, folder, target_s, limits)
+        meter = _Meter(source, path.stat().st_size, limits)
         try:
-            for packet in _packets(container, stream):
+            for packet in _packets(container, stream, limits):
+                meter.count(packet)
                 yield from splitter.take(packet)
             yield from splitter.finish()
         except OSError as error:
@@ -54,6 +70,54 @@ def split(
             raise
         finally:
             splitter.abandon()
+
+
+class _Meter:
+    """Counts what a header may lie about, packet by packet."""
+
+    def __init__(self, source: SourceInfo, size_bytes: int, limits: SourceLimits) -> None:
+        self._source = source
+        self._limits = limits
+        # The constant is for tiny files, whose packets may be mostly what the container leaves out.
+        self._most_bytes = size_bytes * limits.expansion + (1 << 20)
+        self._most_ticks = limits.duration_s / source.tick_s
+        self._packets = self._bytes = 0
+        self._earliest: int | None = None
+        self._latest = 0
+
+    def count(self, packet: AnyPacket) -> None:
+        """Count `packet` in; takes a time away from it that can't be one. Raises TOO_LARGE."""
+        limits = self._limits
+        if packet.size > limits.packet_bytes:
+            raise large_packet(packet.size, limits)
+        self._packets += 1
+        if self._packets > limits.frames:
+            raise many_frames(self._packets, limits)
+        self._bytes += packet.size
+        if self._bytes > self._most_bytes:
+            raise too_large(
+                f"The file unpacks to over {limits.expansion} times its size, more than",
+                "expansion",
+                "its index names the same data again and again, so get or make it anew",
+            )
+        packet.pts, packet.dts = plain_time(packet.pts), plain_time(packet.dts)
+        if packet.pts is not None and not self._source.generated_times:
+            self._check_span(packet.pts)
+
+    def _check_span(self, pts: int) -> None:
+        if self._earliest is None:
+            self._earliest = self._latest = pts
+        if pts - self._latest > LONGEST_GAP:
+            gap_s = float((pts - self._latest) * self._source.tick_s)
+            raise PermanentError(
+                ErrorCode.TOO_LARGE,
+                f"A frame is shown {gap_s:.0f} s after the one before, longer than a result with "
+                "its time base can hold: cut the gap out, or repair the times.",
+            )
+        self._earliest, self._latest = min(self._earliest, pts), max(self._latest, pts)
+        length = self._latest - self._earliest
+        if length > self._most_ticks:
+            raise long_video(float(length * self._source.tick_s), self._limits)
 
 
 def _chosen(container: InputContainer, source: SourceInfo) -> VideoStream:
@@ -70,7 +134,9 @@ def _chosen(container: InputContainer, source: SourceInfo) -> VideoStream:
     return chosen[0]
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[AnyPacket]:
+def _packets(
+    container: InputContainer, stream: VideoStream, limits: SourceLimits
+) -> Iterator[AnyPacket]:
     """Packets of `stream` in file order; reading goes on behind damaged places."""
     errors = 0
     while errors < _MOST_READ_ERRORS:
@@ -84,6 +150,10 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[AnyPack
         except IndexError:
             # PyAV at the end of a file in which streams appeared that it doesn't know.
             return
+        except MemoryError:
+            raise
+        except av.error.ExitError as error:
+            raise slow_reading(limits) from error
         except av.error.FFmpegError:
             errors += 1
         else:
@@ -134,8 +204,14 @@ class _Splitter:
     between them may still have leading pictures."""
 
     def __init__(
-        self, stream: VideoStream, source: SourceInfo, folder: Path, target_s: float
+        self,
+        stream: VideoStream,
+        source: SourceInfo,
+        folder: Path,
+        target_s: float,
+        limits: SourceLimits,
     ) -> None:
+        self._most_segments = limits.segments
         self._stream = stream
         self._source = source
         self._folder = folder
@@ -207,6 +283,8 @@ class _Splitter:
         if not packet.is_keyframe or packet.is_corrupt or packet.is_discard:
             return False
         if self._source.generated_times or packet.pts is None or current.begins is None:
+            return False
+        if current.index + 1 >= self._most_segments:
             return False
         tick_s = self._source.tick_s
         if current.frames == 0 or not long_enough(

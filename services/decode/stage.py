@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+from services.decode.engines import decoders
 from services.decode.engines.base import DecodedFrame
-from services.decode.engines.pyav import PyAvDecoder
+from services.decode.missing import missing_batches, shown_times
 from services.decode.plan import batch_frames, batch_length, keeps
 from services.decode.split import split
-from shared.errors import ErrorCode, TemporaryError
+from shared.arena.base import Claim
+from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError
+from shared.giving_up import engine_of, give_up
 from shared.jobs import Segment
 from shared.ledger import Facts, Losses
 from shared.media.canvas import plan_output
@@ -41,6 +45,7 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
         for segment, file in split(path, source, folder, runtime.settings.segment_target_s):
             key = segment_key(job, file.name)
             runtime.store.put(key, file)
+            runtime.checkpoint(job)
             if not ledger.add_segment(job, segment.model_copy(update={"key": key})):
                 runtime.store.delete(key)  # the job ended meanwhile, and was cleaned up after
                 return
@@ -54,10 +59,16 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
     ledger, job, segment = runtime.ledger, message.job, message.segment
     if not ledger.segment_is_current(job, segment.index, message.attempt):
         return
-    if not ledger.take(job, message.item, runtime.worker):
-        return
     facts = ledger.facts(job)
-    decoder = PyAvDecoder(threads=runtime.settings.decode_threads)
+    try:
+        tries = ledger.take(job, message.item, runtime.worker)
+    except SpentError as error:
+        _give_up_rest(runtime, message, facts, error)
+        return
+    if not tries:
+        return
+    chain = decoders(runtime.settings.decode_threads)
+    decoder = engine_of(chain, tries, runtime.settings.attempts)()
     ledger.note_engine(job, "decode", decoder.name)
     batches = _Batches(runtime, message, facts)
     with runtime.store.local(segment.key) as path:
@@ -69,11 +80,49 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
         except _GaveBackError:
             ledger.return_segment(job, segment.index, message.attempt, gave_back=True)
             return
+        except PermanentError as error:
+            _lose(runtime, message, facts, error)
+            return
         finally:
             batches.abandon()
     report = decoder.report
     losses = Losses(report.lost, report.repaired, batches.dropped, report.concealed)
     parked = ledger.segment_done(job, segment.index, message.attempt, batches.count, losses)
+    if parked is not None:
+        runtime.send_batch(parked, "compose")
+
+
+def _lose(runtime: Runtime, message: SegmentMessage, facts: Facts, error: PermanentError) -> None:
+    """A segment of which nothing decodes: the rest of the video is made all the same, unless that
+    is too little of it. Then the job ends with `error`, which says more than a share."""
+    if error.code is not ErrorCode.TOO_DAMAGED:
+        raise error
+    try:
+        _give_up_rest(runtime, message, facts, SpentError(error.code, error.message))
+    except PermanentError:
+        raise error from None
+
+
+def _give_up_rest(
+    runtime: Runtime, message: SegmentMessage, facts: Facts, error: SpentError
+) -> None:
+    """What is missing of a segment that no decoder gets through is replaced."""
+    ledger, job, segment = runtime.ledger, message.job, message.segment
+    with runtime.store.local(segment.key) as path:
+        times = shown_times(path, segment, facts.source)
+    limit, previous, kept = facts.spec.fps_limit, segment.previous_pts, list[int]()
+    for pts in times:
+        if keeps(pts, previous, facts.source.tick_s, limit):
+            kept.append(pts)
+        previous = pts
+    known = ledger.known_times(job, segment.index)
+    lengths = partial(batch_length, segment.frames, message.batch_frames)
+    missing = missing_batches(kept, known, lengths)
+    for batch, pts_of_batch in missing.items():
+        give_up(runtime, job, segment.index, batch, pts_of_batch, error)
+    batches = max([*known, *missing], default=-1) + 1
+    losses = Losses(0, 0, len(times) - len(kept), 0)
+    parked = ledger.segment_done(job, segment.index, message.attempt, batches, losses)
     if parked is not None:
         runtime.send_batch(parked, "compose")
 
@@ -102,6 +151,7 @@ class _Open:
 
     message: BatchMessage | None
     slot: Plane | None
+    claim: Claim | None = None
     pts: list[int] = field(default_factory=list)
 
 
@@ -118,6 +168,7 @@ class _Batches:
 
     def add(self, frame: DecodedFrame) -> None:
         """Write the frame into the open batch; blocks while all slots are taken."""
+        self._runtime.checkpoint(self._message.job)
         if self._open is None:
             self._open = self._begin(frame.pts)
         batch = self._open
@@ -137,6 +188,8 @@ class _Batches:
         if batch is None:
             return
         self.count += 1
+        if batch.claim is not None:
+            batch.claim.release()
         if batch.message is None:
             return
         message = batch.message.model_copy(update={"pts": tuple(batch.pts)})
@@ -144,11 +197,17 @@ class _Batches:
             self._runtime.release(message.slot)
             if not self._is_current():
                 raise _GaveBackError
+        if self._runtime.guard.is_draining():
+            raise _GaveBackError
 
     def abandon(self) -> None:
         """Give back the slot of a batch that was not finished."""
         batch, self._open = self._open, None
-        if batch is not None and batch.message is not None:
+        if batch is None:
+            return
+        if batch.claim is not None:
+            batch.claim.release()
+        if batch.message is not None:
             self._runtime.release(batch.message.slot)
 
     def _begin(self, pts: int) -> _Open:
@@ -164,18 +223,27 @@ class _Batches:
             # The last slot is for batches that nothing undecoded stands before: a job whose later
             # segments fill all slots would wait for its own earlier one for ever.
             reserve=lambda: 0 if runtime.ledger.in_turn(job, segment) else 1,
-            give_up=lambda: not self._is_current(),
+            give_up=self._gives_up,
         )
         if lease is None:
             raise _GaveBackError
         ref = slot_ref(arena.descriptor.name, arena.descriptor.generation, "decoded", lease)
-        slot = runtime.slot(ref)
-        if slot is None:
+        try:
+            claimed = runtime.claim(ref, self._gives_up)
+        except TemporaryError:
+            runtime.release(ref)
+            raise
+        if claimed is None:
             raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while decoding.", 0.5)
         opened = BatchMessage(
             job=job, segment=segment, batch=self.count, layout=self._layout, pts=(pts,), slot=ref
         )
-        return _Open(opened, slot)
+        return _Open(opened, *claimed)
+
+    def _gives_up(self) -> bool:
+        """Asked now and then while waiting: nobody wants the segment from us any more."""
+        self._runtime.guard.feed()
+        return self._runtime.guard.is_draining() or not self._is_current()
 
     def _is_current(self) -> bool:
         message = self._message

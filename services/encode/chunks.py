@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -27,6 +28,7 @@ from pydantic import ValidationError
 from services.encode.times import decode_times
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import Model
+from shared.media.layout import FrameLayout, Plane
 
 NOTE = "dualface"
 FORMAT = "nut"
@@ -136,6 +138,20 @@ def read_chunk(path: Path, index: int) -> Chunk:
     if _checksum(packets) != note.crc32:
         raise _damaged(index, path, "has changed since it was written")
     return Chunk(note, packets, pts, depth)
+
+
+def last_picture(path: Path, layout: FrameLayout) -> Plane:
+    """The last frame (by time) of a chunk as I420, `layout.frame_bytes` long.
+
+    Raises TemporaryError as `read_chunk`.
+    """
+    try:
+        with av.open(f"file:{path}", format=FORMAT) as source:
+            latest = max(source.decode(video=0), key=lambda frame: frame.pts or 0)
+            picture = latest.to_ndarray(format="yuv420p")
+    except (OSError, av.FFmpegError, ValueError) as error:
+        raise _damaged(0, path, "can't be read") from error
+    return np.ascontiguousarray(picture, dtype=np.uint8).reshape(-1)[: layout.frame_bytes]
 
 
 def open_template(stack: ExitStack, path: Path) -> VideoStream:

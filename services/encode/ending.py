@@ -42,6 +42,6 @@ def _last_end(opened: InputContainer, index: int, last_pts: int) -> int | None:
         for packet in opened.demux(stream):
             if packet.pts is not None and packet.pts >= last_pts and packet.duration:
                 end = max(end or 0, packet.pts + packet.duration)
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):
         return end  # damaged behind its last good frame
     return end if end is None or end > last_pts else None

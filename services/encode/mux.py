@@ -6,7 +6,7 @@ import heapq
 import math
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,13 +22,23 @@ from av.video.stream import VideoStream
 from services.encode.check import check_result
 from services.encode.chunks import Chunk, open_template, read_chunk, write_error
 from services.encode.ending import end_of_picture
-from services.encode.sound import SoundTrack, open_sounds
+from services.encode.sound import SoundTrack, Span, left_out, open_sounds
 from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Codec, Model, OutputPlan, Ratio, SourceInfo
+from shared.media.bounds import LONGEST_GAP, memory_at_most
 from shared.media.sound import add_copied_sound
+from shared.settings import SourceLimits
 
 Container = Literal["mp4", "mov"]
+
+LAST_FRAME_S = 3600
+"""How long the last frame is shown at most; only a damaged duration says more."""
+
+_MAY_BE_THE_SOUND = (ErrorCode.CHECK_FAILED, ErrorCode.OUTPUT_UNWRITABLE)
+_TIMES_TOO_LARGE = (
+    "The times of the source are larger than a result can hold; repair them and submit it again."
+)
 AnyPacket: TypeAlias = "Packet[VideoStream] | Packet[AudioStream]"
 
 
@@ -55,6 +65,8 @@ def mux(
     container: Container,
     destination: Path,
     expected_pts: Sequence[int] | None = None,
+    limits: SourceLimits | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> MuxReport:
     """Write the result to `destination`, checked, in one step; on any error nothing is left.
 
@@ -63,19 +75,69 @@ def mux(
     chunks. Nothing is decoded or encoded, except sound that `source` says can't be copied. Memory
     does not depend on the length, but for the muxer's index (some 100 bytes per frame).
 
+    Sound never fails a video: what can't be joined or checked as it is, is encoded anew, and left
+    out where that fails, too; a warning says so. `limits` default to those of the environment.
+    `on_step` is called for every packet; what it raises ends the work, and leaves nothing.
+
     Raises TemporaryError STAGE_FAILED naming a chunk that is missing or damaged, NO_SPACE;
-    PermanentError OUTPUT_UNWRITABLE, CHECK_FAILED.
+    PermanentError OUTPUT_UNWRITABLE, CHECK_FAILED, TOO_LARGE.
     """
     if not chunks:
         raise PermanentError(ErrorCode.SOURCE_EMPTY, "There are no frames to join.")
+    limits = limits or SourceLimits.load()
+    notes = left_out(sound, source, limits) if sound is not None else []
+    first: PermanentError | None = None
+    for facts, note in _with_less_sound(source if sound is not None else _silent(source)):
+        try:
+            job = chunks, sound, facts, output
+            report = _mux(job, container, destination, expected_pts, limits, on_step)
+            warnings = (*notes, *note, *report.warnings)
+            return report.model_copy(update={"warnings": warnings})
+        except PermanentError as error:
+            if error.code not in _MAY_BE_THE_SOUND:
+                raise
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _with_less_sound(source: SourceInfo) -> Iterator[tuple[SourceInfo, list[str]]]:
+    """What to try one after the other, and what to say about it."""
+    yield source, []
+    if any(info.copied for info in source.sounds):
+        anew = tuple(info.model_copy(update={"copied": False}) for info in source.sounds)
+        told = (
+            "The sound can't be kept as it is, probably since it is damaged; it was encoded anew."
+        )
+        yield source.model_copy(update={"sounds": anew}), [told]
+    if source.sounds:
+        yield _silent(source), ["The sound is too damaged to be kept; it was left out."]
+
+
+def _silent(source: SourceInfo) -> SourceInfo:
+    return source.model_copy(update={"sounds": ()})
+
+
+def _mux(
+    job: tuple[Sequence[Path], Path | None, SourceInfo, OutputPlan],
+    container: Container,
+    destination: Path,
+    expected_pts: Sequence[int] | None,
+    limits: SourceLimits,
+    on_step: Callable[[], None],
+) -> MuxReport:
+    """One try."""
     part = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     with ExitStack() as stack:
         stack.callback(part.unlink, missing_ok=True)
         try:
-            joined = _Join(stack, chunks, sound, source, output, part)
-            joined.write(container)
+            stack.enter_context(memory_at_most(limits.memory_mib))
+            joined = _Join(stack, *job, part, limits)
+            joined.write(container, on_step)
             report = joined.check(expected_pts)
             _settle(part, destination)
+        except OverflowError as error:
+            raise PermanentError(ErrorCode.CHECK_FAILED, _TIMES_TOO_LARGE) from error
         except (OSError, av.FFmpegError) as error:
             raise write_error(error, destination) from error
     return report
@@ -130,22 +192,38 @@ class _Join:
         source: SourceInfo,
         output: OutputPlan,
         part: Path,
+        limits: SourceLimits,
     ) -> None:
         self._chunks, self._source, self._output, self._part = chunks, source, output, part
         self._sound = sound
+        self._limits = limits
         self._first = read_chunk(chunks[0], 0)
         self._template = open_template(stack, chunks[0])
-        found = [] if sound is None else open_sounds(stack, sound, source, part)
-        self._tracks = [track for track in found if not track.empty]
-        self._warnings = [
-            f"Sound stream {track.info.stream} is empty and was left out."
-            for track in found
-            if track.empty
-        ]
+        self._warnings: list[str] = []
+        found: list[SoundTrack] = []
+        if sound is not None:
+            span = self._span()
+            found, self._warnings = open_sounds(stack, sound, source, part, span, limits)
+        self._tracks = [track for track in found if self._keeps(track)]
         self._timing = _Timing.plan(output, self._first.note.first_pts, self._tracks)
         self._pts = array("q")
 
-    def write(self, container: Container) -> None:
+    def _span(self) -> Span:
+        """When the picture begins and ends (but for its last frame's length), seconds."""
+        last = read_chunk(self._chunks[-1], len(self._chunks) - 1)
+        tick_s = Fraction(*self._output.time_base)
+        return self._first.note.first_pts * tick_s, last.note.last_pts * tick_s
+
+    def _keeps(self, track: SoundTrack) -> bool:
+        """True for sound that has packets, and those near the picture; else a warning is noted."""
+        apart = track.start - self._first.note.first_pts * Fraction(*self._output.time_base)
+        if not track.empty and abs(apart) <= self._limits.duration_s:
+            return True
+        reason = "is empty" if track.empty else f"begins {float(apart):.0f} s from the picture"
+        self._warnings.append(f"Sound stream {track.info.stream} {reason} and was left out.")
+        return False
+
+    def write(self, container: Container, on_step: Callable[[], None]) -> None:
         """Write the file: header, packets of all streams by decode time, index moved to front."""
         options = {
             # the index first, so that players can start before the whole file is there
@@ -161,6 +239,7 @@ class _Join:
                 added = _add_sound(out, track)
                 streams.append(track.packets(added, self._timing.shift))
             for packet in _merged(streams):
+                on_step()
                 out.mux(packet)
 
     def _add_video(self, out: OutputContainer) -> VideoStream:
@@ -182,6 +261,7 @@ class _Join:
                 # A track lasts from its first to its last dts and that sample's length. Shown when
                 # decoded, the last sample ends it where the picture ends, however frames reorder.
                 times[-1], lengths[-1] = chunk.pts[-1], end - chunk.pts[-1]
+            _check_gaps(chunk.pts, times, lengths, Fraction(num, den))
             self._pts.extend(sorted(chunk.pts))
             for packet, pts, dts, length in zip(
                 chunk.packets, chunk.pts, times, lengths, strict=True
@@ -202,11 +282,13 @@ class _Join:
             current = following
         shown = sorted(current.pts)
         before = shown[-2] if len(shown) > 1 else None
-        yield (
-            current,
-            end_of_picture(self._sound, self._source, self._output, shown[-1], before),
-            True,
-        )
+        try:
+            end = end_of_picture(self._sound, self._source, self._output, shown[-1], before)
+        except IndexError:
+            # PyAV at the end of a file in which streams appeared that it doesn't know.
+            end = end_of_picture(None, self._source, self._output, shown[-1], before)
+        longest = max(1, int(LAST_FRAME_S / Fraction(*self._output.time_base)))
+        yield current, min(end, shown[-1] + min(longest, LONGEST_GAP)), True
 
     def _check_joins(self, index: int, current: Chunk, following: Chunk) -> None:
         reason = ""
@@ -236,6 +318,20 @@ class _Join:
             sounds_copied=copied,
             sounds_encoded=len(self._tracks) - copied,
             warnings=(*self._warnings, *(t.warning for t in self._tracks if t.warning)),
+        )
+
+
+def _check_gaps(
+    pts: Sequence[int], dts: Sequence[int], lengths: Sequence[int], tick_s: Fraction
+) -> None:
+    """Raise TOO_LARGE for what the 32 bits of a sample table can't hold."""
+    leads = (shown - decoded for shown, decoded in zip(pts, dts, strict=True))
+    longest = max(*lengths, *leads)
+    if longest > LONGEST_GAP:
+        raise PermanentError(
+            ErrorCode.TOO_LARGE,
+            f"A frame is shown for {float(longest * tick_s):.0f} s, longer than a result with the "
+            "source's time base can hold: cut the gap out, or repair the times.",
         )
 
 

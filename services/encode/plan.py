@@ -43,7 +43,7 @@ def missing_notes(source: SourceInfo, pts: Sequence[int], dropped: int) -> tuple
     return tuple(notes)
 
 
-def encoder_options(output: OutputPlan) -> dict[str, str]:
+def encoder_options(output: OutputPlan, *, vector_code: bool = True) -> dict[str, str]:
     """Private options of libx264 or libx265 for a chunk.
 
     Constant rate factor: quality follows the picture, and no rate-control state needs to pass
@@ -56,7 +56,9 @@ def encoder_options(output: OutputPlan) -> dict[str, str]:
         # every process: x264's AVX-512 code for macroblock trees reads memory it never wrote where
         # a row is no multiple of 256 px, so that a chunk depended on those encoded before it.
         params = f"keyint={KEYFRAME_EVERY}:open-gop=0:cpu-independent=1"
+        params += "" if vector_code else ":no-asm=1"
         return options | {"x264-params": params}
     # repeat-headers=0 and info=0: parameter sets live in the container's header, settings nowhere
     params = f"keyint={KEYFRAME_EVERY}:open-gop=0:repeat-headers=0:info=0:log-level=error"
+    params += "" if vector_code else ":asm=0"
     return options | {"x265-params": params}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from services.infer.engines.base import Detector
+from services.infer.engines.none import NoDetector
 from services.infer.engines.onnx_cpu import OnnxCpuDetector, use_one_thread
 from services.infer.plan import frames_to_detect, interval
+from services.infer.portions import Portions, detect_by_first_that_fits
 from shared.faces import BatchFaces
+from shared.giving_up import engine_of
 from shared.messages import BatchMessage
 from shared.models import choose, is_here, locate
 from shared.runtime import Runtime
@@ -16,6 +19,7 @@ class InferStage:
 
     def __init__(self) -> None:
         self._detectors: dict[str, Detector] = {}
+        self._portions: dict[str, Portions] = {}
 
     def warm_up(self, runtime: Runtime) -> None:
         """Before the first task, in the child: load the default model, where one is there."""
@@ -27,22 +31,30 @@ class InferStage:
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """Faces of the batch go to the ledger, the batch to compose. Idempotent."""
         ledger = runtime.ledger
-        if not ledger.enter(message, "infer", runtime.worker):
+        tries = ledger.enter(message, "infer", runtime.worker)
+        if not tries:
             return
         slot = runtime.slot(message.slot)
         if slot is None:
             runtime.forget(message)
             return
         spec = ledger.spec(message.job)
-        detector = self._detector(runtime, spec.detector)
-        ledger.note_engine(message.job, "infer", detector.name)
+        able = [lambda: self._detector(runtime, spec.detector)]
+        chain = [*able, NoDetector]
+        due = engine_of(chain, tries, runtime.settings.attempts)
+        # Short of memory, the next one may do; but blind only after every try with open eyes.
+        engines = able[chain.index(due) :] or [due]
         every = spec.detect_every or runtime.settings.detect_every
         beginning = message.segment == message.batch == 0
         frames = frames_to_detect(len(message.pts), interval(every, beginning))
+        runtime.checkpoint(message.job)
         planes = [message.layout.planes(slot, index) for index in frames]
-        faces = detector.detect(planes, message.layout)
+        detector, faces = detect_by_first_that_fits(engines, self._portions, planes, message.layout)
+        ledger.note_engine(message.job, "infer", detector.name)
         found = BatchFaces(frames=frames, faces=tuple(faces), engine=detector.name)
         ledger.put_faces(message, found.model_dump_json())
+        if detector.name == NoDetector.name:
+            ledger.add(message.job, frames_unseen=len(message.pts))
         runtime.hand_on(message, "compose")
 
     def _detector(self, runtime: Runtime, wanted: str) -> Detector:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from shared.arena.base import POOLS
 from shared.arena.posix import PosixArenaOwner, free_bytes, take_over
+from shared.arena.reaper import LOOK_EVERY_S, Reaper
 from shared.arena.registry import ArenaRegistry
 from shared.errors import PermanentError
 from shared.leases import Leases
@@ -81,7 +82,9 @@ def main(settings: Settings) -> int:
         try:
             announce(owner, registry, leases)
             log.info("arena ready", **owner.descriptor.model_dump())
-            stop.wait()
+            reaper = Reaper(redis, settings.arena, settings.dead_after_s)
+            while not stop.wait(LOOK_EVERY_S):
+                reaper.step()
         finally:
             with suppress(RedisError):  # it may have gone first
                 registry.withdraw(settings.arena)

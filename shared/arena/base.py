@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Literal, Protocol
 
 from shared.jobs import Model
@@ -44,6 +45,22 @@ class ArenaDescriptor(Model):
         return f"slots:{self.name}:{pool}"
 
 
+class Claim(Protocol):
+    """The right, by the kernel, to write into one slot; ends with `release` or with the process."""
+
+    def release(self) -> None:
+        """Let the next writer in. May be called twice."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
 class Arena(Protocol):
     """A mapped arena. Mapping is done once per process; slots are views, never copies."""
 
@@ -53,6 +70,14 @@ class Arena(Protocol):
 
     def slot(self, pool: Pool, slot: int) -> Plane:
         """The bytes of a slot: 1-D uint8 view, writable, valid until `close`."""
+
+    def claim(self, pool: Pool, slot: int) -> Claim | None:
+        """Become the only writer of a slot; None, at once, while another process is it.
+
+        A lease says whose a slot is, and ends by the clock. A process that was stopped, or that
+        lost Redis, may not know yet that its lease has ended and may go on writing: the claim keeps
+        the slot's next holder from writing until that process is through, or dead.
+        """
 
     def close(self) -> None:
         """Unmap; views handed out before must not be used any more."""

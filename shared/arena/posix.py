@@ -10,8 +10,10 @@ import errno
 import fcntl
 import mmap
 import os
+import struct
 import uuid
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
@@ -26,6 +28,45 @@ KEEP_FREE_BYTES = 16 * MIB
 """Left to others in the tmpfs: one filled to the last page makes every other user of it fail."""
 
 
+_FLOCK = "hhqqi"
+"""`struct flock` of fcntl(2): type, whence, start, length, pid (0 for open file descriptions)."""
+
+
+class PosixClaim:
+    """A lock on the slot's bytes that belongs to this mapping's open file description.
+
+    Not to the process, as older record locks do: those end when any descriptor of the file is
+    closed. Unlike the owner's flock(2) on the whole file, which this does not touch.
+    """
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        """Raises BlockingIOError while another process holds it."""
+        self._held = (fd, start, length)
+        self._set(fcntl.F_WRLCK)
+        self._is_held = True
+
+    def release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._set(fcntl.F_UNLCK)
+
+    def _set(self, kind: int) -> None:
+        fd, start, length = self._held
+        request = struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+
+    def __enter__(self) -> PosixClaim:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
 class PosixArena:
     """The arena as any process but its owner sees it."""
 
@@ -33,15 +74,16 @@ class PosixArena:
         """Map `descriptor`. Raises TemporaryError when its file is not (or no longer) there."""
         self._descriptor = descriptor
         try:
-            fd = os.open(descriptor.path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = os.open(descriptor.path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise TemporaryError(
                 ErrorCode.BUSY, f"The arena {descriptor.name} is gone; its owner restarts it.", 1.0
             ) from error
         try:
-            self._map = mmap.mmap(fd, descriptor.total_bytes)
-        finally:
-            os.close(fd)
+            self._map = mmap.mmap(self._fd, descriptor.total_bytes)
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     @property
     def descriptor(self) -> ArenaDescriptor:
@@ -53,7 +95,15 @@ class PosixArena:
             self._map, dtype=np.uint8, count=self._descriptor.slot_bytes, offset=start
         )
 
+    def claim(self, pool: Pool, slot: int) -> PosixClaim | None:
+        start = self._descriptor.offset(pool, slot)
+        try:
+            return PosixClaim(self._fd, start, self._descriptor.slot_bytes)
+        except BlockingIOError:
+            return None
+
     def close(self) -> None:
+        os.close(self._fd)
         try:
             self._map.close()
         except BufferError:

@@ -11,22 +11,37 @@
 --           faces     hash  "s:b" -> faces (JSON)          plans    hash  "s:b" -> plan (JSON)
 --           parked    hash  "s:b" -> message               chunks   hash  "s:b" -> chunk (JSON)
 --           hands     hash  split | mux | segment:N -> worker
+--           replaced  hash  "s:b" -> message to `encode.replace`: batches that could not be made
 --           tries     hash  piece of work -> how often it was taken up since the last progress
 --           why       hash  item -> "code sentence" of its last failure
 --           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped concealed"
 --           redo      set   segments to be dispatched again when their decoder is through
 --           tracker   string, state of the tracker after the batch before `turn`
+--       6 across   what is asked of all jobs at once is kept under across .. name (see `reindex`):
+--           queued    zset  jobs not admitted yet, by priority, then age
+--           open      zset  jobs admitted and not ended       splitting  zset  admitted, split not done
+--           ahead     zset  job -> priority: splitting, or with segments that wait
+--           ready     zset  job with segments that wait -> its tag (see `charge`)
+--           busy      hash  job -> segments that are with decoders
+--           muxing    zset  jobs in that state                mux_due    zset  mux not sent yet
+--           changed   zset  jobs whose progress is to be told, by the time of the change, ms
+--           kept      zset  ended jobs whose record and objects are there -> time of the end, ms
+--           clock     hash  virtual times: segments, splits, class:0 .. class:9
+--       7 base     the key of a job without its id
 -- ARGV  1 operation, then its arguments.
 --
 -- States: queued -> splitting -> running -> muxing -> succeeded | failed | cancelled.
 -- A batch is named "s:b" (segment, batch in the segment), both counted from 0.
 
 local live, wake, job, prefix, ended_jobs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local across, base = KEYS[6], KEYS[7]
+local me = string.sub(job, #base + 1)
 
 local RANK = {decode = 0, infer = 1, compose = 2, encode = 3}
 
 local PARTS = {'segments', 'ready', 'running', 'attempts', 'batches', 'losses', 'redo', 'flight',
-  'faces', 'plans', 'parked', 'chunks', 'tracker', 'hands', 'tries', 'why'}
+  'faces', 'plans', 'parked', 'chunks', 'tracker', 'hands', 'tries', 'why',
+  'replaced'}
 
 local function get(field)
   return redis.call('HGET', job, field)
@@ -46,6 +61,115 @@ local function ended()
   return (not state) or state == 'succeeded' or state == 'failed' or state == 'cancelled'
 end
 
+-- Time of Redis's host, ms.
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Turns to another job.
+local function focus(other)
+  me, job, prefix = other, base .. other, base .. other .. ':'
+end
+
+local function priority()
+  local known = get('priority')
+  if not known then
+    local spec = get('spec')
+    known = spec and cjson.decode(spec).priority or 5
+    if spec then
+      redis.call('HSET', job, 'priority', known)
+    end
+  end
+  return tonumber(known)
+end
+
+-- What one segment, or one split, costs; priority p weighs p + 1. 2520 can be divided by 1 .. 10, so
+-- virtual times are whole numbers, and exact for 10^12 segments.
+local function cost()
+  return 2520 / (priority() + 1)
+end
+
+local function clock(name)
+  return tonumber(redis.call('HGET', across .. 'clock', name) or '0')
+end
+
+-- Self-clocked fair queueing (Golestani, 1994) over jobs: the lowest tag goes next; a tag is where
+-- the job's last one stood, or the clock if that is further on, plus the cost; the clock is the tag
+-- of who was served last. So a newcomer waits for one round at most and does not make up for the
+-- time it was not there; and an endless row of newcomers moves the clock on, past the tag of
+-- whoever waits. At the same tag a newcomer is first, by one tick of 2520.
+local function charge()
+  local tag = redis.call('ZSCORE', across .. 'ready', me)
+  local served = math.max(clock('segments'), tonumber(tag or '0'))
+  redis.call('HSET', across .. 'clock', 'segments', served)
+  redis.call('HSET', job, 'clock', served)
+  if tag then
+    redis.call('ZADD', across .. 'ready', 'XX', served + cost(), me)
+  end
+end
+
+local function first_tag()
+  local before = get('clock')
+  return math.max(clock('segments'), tonumber(before or '0')) + cost() - (before and 0 or 1)
+end
+
+local CLASS = 10000000000000  -- a time in ms is less; ten classes stay exact in a double
+
+-- Has `me` in index `name` with this score, or not in it (nil). True when it is new there.
+local function place(name, score)
+  if score then
+    return redis.call('ZADD', across .. name, 'NX', score, me) == 1
+  end
+  redis.call('ZREM', across .. name, me)
+  return false
+end
+
+-- Brings the indexes in step with the job. Called after every operation that may change anything
+-- rather than where something changes: no operation can forget it. Writes only what differs from
+-- the last time, unless `thoroughly`.
+local function reindex(thoroughly)
+  local row = redis.call('HMGET', job, 'state', 'admitted', 'submitted_ms', 'frames_encode',
+    'frames_expected', 'placed', 'shown')
+  local state, admitted, since = row[1], row[2], row[3]
+  local going = not ended()
+  local waiting = going and redis.call('ZCARD', prefix .. 'ready') > 0
+  local running = going and redis.call('HLEN', prefix .. 'running') or 0
+  local shown = table.concat({state or '', row[4] or '0', row[5] or '0'}, ' ')
+  if going and shown ~= row[7] then
+    redis.call('HSET', job, 'shown', shown)
+    redis.call('ZADD', across .. 'changed', 'NX', now_ms(), me)
+  end
+  local placed = table.concat({state or '', admitted or '0', tostring(waiting), running}, ' ')
+  if going and placed == row[6] and not thoroughly then
+    return
+  end
+  local queued = state == 'queued' and not admitted
+  local splitting = state == 'splitting' or (state == 'queued' and admitted)
+  place('queued', queued and (9 - priority()) * CLASS + since)
+  place('open', going and not queued and since)
+  place('splitting', splitting and since)
+  place('ahead', (splitting or waiting) and priority())
+  if not (waiting and redis.call('ZSCORE', across .. 'ready', me)) then
+    place('ready', waiting and first_tag())
+  end
+  if place('muxing', state == 'muxing' and since) then
+    place('mux_due', since)
+  elseif state ~= 'muxing' then
+    place('mux_due', nil)
+  end
+  if running > 0 then
+    redis.call('HSET', across .. 'busy', me, running)
+  else
+    redis.call('HDEL', across .. 'busy', me)
+  end
+  if going then
+    redis.call('HSET', job, 'placed', placed)
+  else
+    place('changed', nil)
+  end
+end
+
 -- running -> muxing once every batch of every segment has its chunk.
 local function check_complete()
   local segments = get('segments_total')
@@ -59,15 +183,21 @@ local function check_complete()
   end
 end
 
--- Moves the turn over segments that are exhausted; returns the message parked for the new turn.
+-- Moves the turn over segments that are exhausted and batches that are replaced; returns the message parked for the new turn.
 local function advance()
   local segment, batch = string.match(get('turn'), '^(%d+):(%d+)$')
-  local count = redis.call('HGET', prefix .. 'batches', segment)
-  while count and tonumber(batch) >= tonumber(count) do
-    segment, batch = tostring(tonumber(segment) + 1), '0'
+  local turn, count
+  while true do
+    turn = segment .. ':' .. batch
     count = redis.call('HGET', prefix .. 'batches', segment)
+    if count and tonumber(batch) >= tonumber(count) then
+      segment, batch = tostring(tonumber(segment) + 1), '0'
+    elseif redis.call('HEXISTS', prefix .. 'replaced', turn) == 1 then
+      batch = tostring(tonumber(batch) + 1)
+    else
+      break
+    end
   end
-  local turn = segment .. ':' .. batch
   redis.call('HSET', job, 'turn', turn)
   local message = redis.call('HGET', prefix .. 'parked', turn)
   if message then
@@ -91,6 +221,7 @@ operation.submit = function(id, spec, now)
     redis.call('DEL', prefix .. part)
   end
   redis.call('SREM', ended_jobs, id)
+  redis.call('ZREM', across .. 'kept', id)
   redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0')
   redis.call('ZADD', live, now, id)
   ring()
@@ -101,34 +232,37 @@ local function alive(worker)
   return redis.call('EXISTS', 'df:worker:' .. worker) == 1
 end
 
--- How often a piece of work was taken up; beyond `most` it is poison.
-local function spent(what, most)
-  return redis.call('HINCRBY', prefix .. 'tries', what, 1) > tonumber(most)
+-- How often a piece of work was taken up; nil beyond `most`: it is poison.
+local function next_try(what, most)
+  local tries = redis.call('HINCRBY', prefix .. 'tries', what, 1)
+  return tries <= tonumber(most) and tostring(tries) or nil
 end
 
 local function poison(item)
   return {'spent', redis.call('HGET', prefix .. 'why', item) or ''}
 end
 
--- take item worker most -> {'go'} | {'stale'} | {'spent', why}: a worker takes up `split`, `mux` or
+-- take item worker most -> {'go', tries} | {'stale'} | {'spent', why}: a worker takes up `split`, `mux` or
 -- `segment:N`. A twin finds the job further on, or the item in the hands of a worker that lives.
 operation.take = function(item, worker, most)
   local state = get('state')
   local fits = (item == 'split' and (state == 'queued' or state == 'splitting'))
     or (item == 'mux' and state == 'muxing')
     or (string.match(item, '^segment:') and not ended())
+    or (string.match(item, '^replace:') and not ended())
   local by = redis.call('HGET', prefix .. 'hands', item)
   if not fits or (by and by ~= worker and alive(by)) then
     return {'stale'}
   end
-  if spent(item, most) then
+  local tries = next_try(item, most)
+  if not tries then
     return poison(item)
   end
   redis.call('HSET', prefix .. 'hands', item, worker)
   if item == 'split' then
     redis.call('HSET', job, 'state', 'splitting')
   end
-  return {'go'}
+  return {'go', tries}
 end
 
 -- let_go item worker why -> {'1'}: the worker no longer has `split`, `mux`, `segment:N` or batch
@@ -197,6 +331,7 @@ operation.take_segment = function(most)
   end
   local attempt = redis.call('HINCRBY', prefix .. 'attempts', index, 1)
   redis.call('HSET', prefix .. 'running', index, attempt)
+  charge()
   return {redis.call('HGET', prefix .. 'segments', index), tostring(attempt)}
 end
 
@@ -250,6 +385,7 @@ end
 operation.wanted = function(name)
   local known = redis.call('HEXISTS', prefix .. 'chunks', name) == 1
     or redis.call('HEXISTS', prefix .. 'flight', name) == 1
+    or redis.call('HEXISTS', prefix .. 'replaced', name) == 1
   return {known and '0' or '1'}
 end
 
@@ -267,6 +403,9 @@ operation.send = function(name, stage, frames, message)
   if redis.call('HEXISTS', prefix .. 'chunks', name) == 1 then
     return {'done'}
   end
+  if redis.call('HEXISTS', prefix .. 'replaced', name) == 1 then
+    return {'stale'}
+  end
   local before = redis.call('HGET', prefix .. 'flight', name)
   local rank = before and RANK[string.match(before, '^(%a+) ')] or 0
   if RANK[stage] < rank then
@@ -282,8 +421,8 @@ operation.send = function(name, stage, frames, message)
   return {'go'}
 end
 
--- enter name stage worker most -> {'go'} | {'stale'} | {'spent', why}: a worker takes up the batch's message; a twin of
--- the message finds the batch further on, or in the hands of a worker that lives.
+-- enter name stage worker most -> {'go', tries} | {'stale'} | {'spent', why}: a worker takes up the
+-- batch's message; a twin finds the batch further on, or in the hands of a worker that lives.
 operation.enter = function(name, stage, worker, most)
   local entry = redis.call('HGET', prefix .. 'flight', name)
   if ended() or not entry then
@@ -296,12 +435,13 @@ operation.enter = function(name, stage, worker, most)
   if by ~= '-' and by ~= worker and alive(by) then
     return {'stale'}
   end
-  if spent(stage .. ' ' .. name, most) then
+  local tries = next_try(stage .. ' ' .. name, most)
+  if not tries then
     return poison(name)
   end
   redis.call('HSET', prefix .. 'flight', name,
     stage .. ' ' .. worker .. ' ' .. frames .. ' ' .. message)
-  return {'go'}
+  return {'go', tries}
 end
 
 -- put_faces name faces -> {'1'}
@@ -408,6 +548,20 @@ operation.forget_batch = function(name, pool, token)
   return forgotten
 end
 
+-- replace name message -> {message?}: the batch can't be made; its frames will show the last good
+-- one. Who is parked for the turn that is due by that goes on.
+operation.replace = function(name, message)
+  if ended() or redis.call('HEXISTS', prefix .. 'chunks', name) == 1
+    or redis.call('HSETNX', prefix .. 'replaced', name, message) == 0 then
+    return {}
+  end
+  for _, part in ipairs({'flight', 'parked', 'faces', 'plans'}) do
+    redis.call('HDEL', prefix .. part, name)
+  end
+  ring()
+  return get('turn') == name and advance() or {}
+end
+
 -- engine stage name -> {'1'}; which engine serves a stage for this job.
 operation.engine = function(stage, name)
   if not ended() then
@@ -437,8 +591,220 @@ operation.finish = function(id, state, code, message, result, ttl, now)
   redis.call('EXPIRE', job, ttl)
   redis.call('ZREM', live, id)
   redis.call('SADD', ended_jobs, id)
+  redis.call('ZADD', across .. 'kept', now_ms(), id)
   ring()
   return {'1'}
 end
 
-return operation[ARGV[1]](unpack(ARGV, 2))
+-- --- of all jobs: what is due, what changed, what goes (the job in KEYS has no id) ---------------
+
+-- Admits the job to be split next; its id, or nil. Classes of priority share the splits by weight
+-- (start-time fair queueing over ten classes, each of which remembers its clock), so that a queue of
+-- any length holds up neither a class above nor one below it; the oldest of a class goes first.
+-- A class with `ahead` jobs that were split and have segments waiting has enough of them.
+local function admit(ahead)
+  local chosen, start, class
+  for at = 9, 0, -1 do
+    local low = (9 - at) * CLASS
+    local head = redis.call('ZRANGEBYSCORE', across .. 'queued', low, low + CLASS - 1,
+      'LIMIT', 0, 1)[1]
+    local mine = head and math.max(clock('splits'), clock('class:' .. at))
+    if head and (not start or mine < start)
+      and redis.call('ZCOUNT', across .. 'ahead', at, at) < ahead then
+      chosen, start, class = head, mine, at
+    end
+  end
+  if not chosen then
+    return nil
+  end
+  focus(chosen)
+  local there = get('state') == 'queued'
+  if there then
+    redis.call('HSET', across .. 'clock', 'splits', start, 'class:' .. class, start + cost())
+    redis.call('HSET', job, 'admitted', 1)
+  end
+  reindex(not there)
+  return there and chosen or admit(ahead)
+end
+
+-- The next segment by fair share, of a job with less than `most` of them at decoders.
+local function next_segment(most)
+  -- Of the jobs in front as many may be passed over as have segments at decoders.
+  local busy = redis.call('HLEN', across .. 'busy')
+  for _, each in ipairs(redis.call('ZRANGE', across .. 'ready', 0, busy)) do
+    if tonumber(redis.call('HGET', across .. 'busy', each) or '0') < tonumber(most) then
+      focus(each)
+      local taken = operation.take_segment(most)
+      reindex(#taken == 0)
+      if taken[1] then
+        return {'segment', each, taken[1], taken[2], get('batch_frames')}
+      end
+    end
+  end
+  return nil
+end
+
+-- A segment that its job's turn waits for while later ones of the job are with decoders: they may
+-- hold every slot but the last and wait for it. It goes even if every decoder is taken by them.
+local function overtaken()
+  for _, each in ipairs(redis.call('HKEYS', across .. 'busy')) do
+    focus(each)
+    local turn = string.match(get('turn') or '', '^(%d+):')
+    if turn and redis.call('ZSCORE', prefix .. 'ready', turn) then
+      local taken = operation.take_segment(redis.call('HLEN', prefix .. 'running') + 1)
+      reindex(#taken == 0)
+      if taken[1] then
+        return {'segment', each, taken[1], taken[2], get('batch_frames')}
+      end
+    end
+  end
+  return nil
+end
+
+-- due decoders most splits ahead slice -> {kind, job, segment, attempt, batch_frames, ...}: what may
+-- be sent now, in fives (empty where a kind has no such thing), at most `slice` of them. `decoders`
+-- and `splits` may be out at a time in all, `most` segments of one job; `ahead`: see `admit`. Beyond
+-- that a segment goes that others at decoders wait for.
+operation.due = function(decoders, most, splits, ahead, slice)
+  local answer, left = {}, tonumber(slice)
+  local function give(five)
+    left = left - 1
+    for at = 1, 5 do
+      answer[#answer + 1] = five[at] or ''
+    end
+  end
+  local out = redis.call('ZCARD', across .. 'splitting')
+  while left > 0 and out < tonumber(splits) and redis.call('ZCARD', across .. 'queued') > 0 do
+    local admitted = admit(tonumber(ahead))
+    if not admitted then
+      break
+    end
+    give({'split', admitted})
+    out = out + 1
+  end
+  for at, each in ipairs(redis.call('ZPOPMIN', across .. 'mux_due', left)) do
+    if at % 2 == 1 then
+      give({'mux', each})
+    end
+  end
+  while left > 0 and tonumber(decoders) > 0 do
+    local taken = overtaken()
+    if not taken then
+      break
+    end
+    give(taken)
+  end
+  local room = tonumber(decoders)
+  for _, running in ipairs(redis.call('HVALS', across .. 'busy')) do
+    room = room - running
+  end
+  while left > 0 and room > 0 do
+    local taken = next_segment(most)
+    if not taken then
+      break
+    end
+    give(taken)
+    room = room - 1
+  end
+  return answer
+end
+
+-- unclaimed -> {kind, job, ...}: splits that were admitted and muxes, due or sent, that are in
+-- nobody's hands; a mux that was due is not any more.
+operation.unclaimed = function()
+  local answer = {}
+  for name, kind in pairs({splitting = 'split', muxing = 'mux'}) do
+    for _, each in ipairs(redis.call('ZRANGE', across .. name, 0, -1)) do
+      if redis.call('HEXISTS', base .. each .. ':hands', kind) == 0 then
+        answer[#answer + 1] = kind
+        answer[#answer + 1] = each
+        redis.call('ZREM', across .. 'mux_due', each)
+      end
+    end
+  end
+  return answer
+end
+
+-- mend start count -> {looked}: writes the index entries of some live jobs anew, counted by age: of
+-- those that an older release wrote, and of those whose record somebody removed.
+operation.mend = function(start, count)
+  local jobs = redis.call('ZRANGE', live, start, start + count - 1)
+  for _, each in ipairs(jobs) do
+    focus(each)
+    if not get('state') then
+      redis.call('ZREM', live, each)
+    end
+    reindex(true)
+  end
+  return {tostring(#jobs)}
+end
+
+-- changed count -> {job...}: whose progress is to be told, the longest waiting first; forgotten here.
+operation.changed = function(count)
+  local answer = {}
+  for at, each in ipairs(redis.call('ZPOPMIN', across .. 'changed', count)) do
+    if at % 2 == 1 then
+      answer[#answer + 1] = each
+    end
+  end
+  return answer
+end
+
+-- cleaned ttl_s -> {'1'} | {'0'} (it was submitted again): of an ended job only the record is left,
+-- which expires by itself if nobody buries it.
+operation.cleaned = function(ttl)
+  if get('state') and not ended() then
+    return {'0'}
+  end
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', prefix .. part)
+  end
+  redis.call('SREM', ended_jobs, me)
+  redis.call('EXPIRE', job, ttl)
+  return {'1'}
+end
+
+-- outlived retention_ms count -> {job...}: ended so long ago and cleaned up after, oldest first. One
+-- whose record is gone was dropped with its objects, and is passed over for good.
+operation.outlived = function(retention, count)
+  local answer = {}
+  for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'kept', '-inf', now_ms() - retention,
+    'LIMIT', 0, count)) do
+    if redis.call('EXISTS', base .. each) == 0 then
+      redis.call('ZREM', across .. 'kept', each)
+    elseif redis.call('SISMEMBER', ended_jobs, each) == 0 then
+      answer[#answer + 1] = each
+    end
+  end
+  return answer
+end
+
+-- bury retention_ms -> {'1'} | {'0'} (it was submitted again): drops the record, the last of it.
+operation.bury = function(retention)
+  local at = redis.call('ZSCORE', across .. 'kept', me)
+  if not at or not ended() or tonumber(at) > now_ms() - retention then
+    return {'0'}
+  end
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', prefix .. part)
+  end
+  redis.call('DEL', job)
+  redis.call('ZREM', across .. 'kept', me)
+  return {'1'}
+end
+
+-- ring -> {'1'}: wakes the coordinator.
+operation.ring = function()
+  ring()
+  return {'1'}
+end
+
+-- These change no job, or bring the indexes in step themselves.
+local LOOKS = {wanted = true, in_turn = true, segment_state = true, due = true, unclaimed = true,
+  mend = true, changed = true, outlived = true, ring = true}
+
+local answer = operation[ARGV[1]](unpack(ARGV, 2))
+if not LOOKS[ARGV[1]] then
+  reindex(false)
+end
+return answer

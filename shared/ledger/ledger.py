@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.errors import DualfaceError, ErrorCode, PermanentError, SpentError
 from shared.jobs import JobSpec, JobState, OutputPlan, Segment, SourceInfo
 from shared.ledger.records import (
     STAGES,
@@ -17,15 +17,24 @@ from shared.ledger.records import (
     Losses,
     Turn,
 )
-from shared.messages import BatchMessage
+from shared.messages import (
+    BatchMessage,
+    MuxMessage,
+    ReplaceMessage,
+    SegmentMessage,
+    SplitMessage,
+)
 from shared.redisdb import Connection, Script
 
 LIVE = "df:jobs:live"
 ENDED = "df:jobs:ended"
+INDEX = "df:index:"
 WAKE = "df:wake"
+GRACE_S = 86400
+"""How much longer than asked for a record stays when no coordinator is there to bury it."""
 PARTS = (
     "segments", "ready", "running", "attempts", "batches", "losses", "redo", "flight", "faces",
-    "plans", "parked", "chunks", "tracker", "hands", "tries", "why",
+    "plans", "parked", "chunks", "tracker", "hands", "tries", "why", "replaced",
 )  # fmt: skip
 
 
@@ -49,6 +58,10 @@ class Ledger:
     def live(self) -> list[str]:
         """Jobs that have not ended, oldest first."""
         return [str(job) for job in self._redis.zrange(LIVE, 0, -1)]
+
+    def page(self, start: int, count: int) -> list[JobView]:
+        """Live jobs number `start` (from 0, oldest first) and at most `count` - 1 after it."""
+        return self.views([str(job) for job in self._redis.zrange(LIVE, start, start + count - 1)])
 
     def state(self, job: str) -> JobState | None:
         """State of a job, None when unknown."""
@@ -78,35 +91,17 @@ class Ledger:
 
     def view(self, job: str) -> JobView | None:
         """The job as people see it, None when unknown."""
-        row = {str(k): str(v) for k, v in self._redis.hgetall(_key(job)).items()}
-        if "state" not in row:
-            return None
-        done = [int(row.get(f"frames_{stage}", 0)) for stage in STAGES]
-        cpu = {
-            key.removeprefix("cpu_ms_"): float(value) / 1000
-            for key, value in row.items()
-            if key.startswith("cpu_ms_")
-        }
-        engines = {
-            key.removeprefix("engine_"): value
-            for key, value in row.items()
-            if key.startswith("engine_")
-        }
-        result = row.get("result")
-        losses = self.losses(job)
-        return JobView(
-            job=job,
-            state=JobState(row["state"]),
-            name=JobSpec.model_validate_json(row["spec"]).name,
-            expected=int(row.get("frames_expected", 0)) - losses.lost - losses.dropped,
-            done=(done[0], done[1], done[2], done[3]),
-            cpu_s=cpu,
-            engines=engines,
-            submitted_ms=int(row["submitted_ms"]),
-            code=row.get("code", ""),
-            message=row.get("message", ""),
-            result=JobResult.model_validate_json(result) if result else None,
-        )
+        return next(iter(self.views([job])), None)
+
+    def views(self, jobs: Sequence[str]) -> list[JobView]:
+        """Those of `jobs` that are known, as people see them; one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job in jobs:
+            pipeline.hgetall(_key(job))
+            pipeline.hvals(f"{_key(job)}:losses")
+        found = pipeline.execute() if jobs else []
+        rows = zip(jobs, found[::2], found[1::2], strict=True)
+        return [_view(job, row, lost) for job, row, lost in rows if "state" in row]
 
     def finish(self, job: str, result: JobResult) -> bool:
         """The job succeeded. False when it had ended before."""
@@ -116,6 +111,10 @@ class Ledger:
         """The job failed. False when it had ended before."""
         state = JobState.CANCELLED if code is ErrorCode.CANCELLED else JobState.FAILED
         return self._end(job, state, code.value, message, "")
+
+    def cancel(self, job: str, why: str = "Cancelled.") -> bool:
+        """End the job: who works on it puts it down within a second. False when it had ended."""
+        return self.fail(job, ErrorCode.CANCELLED, why)
 
     def ended(self) -> list[str]:
         """Jobs that ended and were not cleaned up after yet."""
@@ -130,6 +129,7 @@ class Ledger:
         """Drop the record too."""
         self.forget(job)
         self._redis.delete(_key(job))
+        self._redis.zrem(f"{INDEX}kept", job)
 
     def add(self, job: str, **amounts: float) -> None:
         """Add to counters of the report, for example `cpu_ms_decode`."""
@@ -144,10 +144,11 @@ class Ledger:
 
     # --- splitting and segments -----------------------------------------------------------------
 
-    def take(self, job: str, item: str, worker: str) -> bool:
-        """Take up `split`, `mux` or `segment:N`; False for a late or double message.
+    def take(self, job: str, item: str, worker: str) -> int:
+        """Take up `split`, `mux`, `segment:N`, `replace:S:B`: which try it is, from 1; 0 for a late
+        or double message.
 
-        Raises PermanentError when it was taken up too often, with the last failure's words.
+        Raises SpentError when it was taken up too often, with the last failure's words.
         """
         return self._started(item, self._call(job, "take", item, worker, self._attempts))
 
@@ -208,8 +209,7 @@ class Ledger:
 
     def losses(self, job: str) -> Losses:
         """What the segments decoded so far have lost, in sum."""
-        rows = [str(row).split() for row in self._redis.hvals(f"{_key(job)}:losses")]
-        return Losses(*(sum(int(row[at]) for row in rows) for at in range(4)))
+        return _sum([str(row) for row in self._redis.hvals(f"{_key(job)}:losses")])
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -226,10 +226,10 @@ class Ledger:
         body = message.model_dump_json()
         return self._call(message.job, "send", message.name, stage, len(message.pts), body)[0]
 
-    def enter(self, message: BatchMessage, stage: str, worker: str) -> bool:
-        """A worker takes the batch up; False for a late or double message.
+    def enter(self, message: BatchMessage, stage: str, worker: str) -> int:
+        """A worker takes the batch up: which try it is, from 1; 0 for a late or double message.
 
-        Raises PermanentError when it was taken up too often, with the last failure's words.
+        Raises SpentError when it was taken up too often, with the last failure's words.
         """
         answer = self._call(message.job, "enter", message.name, stage, worker, self._attempts)
         return self._started(f"{stage} of batch {message.name}", answer)
@@ -254,7 +254,7 @@ class Ledger:
         answer = self._call(message.job, "planned", message.name, plan, tracker, people)
         return BatchMessage.model_validate_json(answer[0]) if answer else None
 
-    def chunk_done(self, message: BatchMessage, chunk: ChunkRecord) -> bool:
+    def chunk_done(self, message: BatchMessage | ReplaceMessage, chunk: ChunkRecord) -> bool:
         """The chunk is in the store; False when the job has ended."""
         answer = self._call(
             message.job, "chunk_done", message.name, chunk.model_dump_json(), chunk.frames
@@ -270,6 +270,51 @@ class Ledger:
         slot = message.slot
         answer = self._call(message.job, "forget_batch", message.name, slot.pool, slot.token)
         return [BatchMessage.model_validate_json(body) for body in answer]
+
+    def replace(self, message: ReplaceMessage) -> BatchMessage | None:
+        """Give the batch up: its frames will show the last good one. A batch whose turn has come by
+        that, if any. Idempotent."""
+        answer = self._call(message.job, "replace", message.name, message.model_dump_json())
+        return BatchMessage.model_validate_json(answer[0]) if answer else None
+
+    def replaced(self, job: str, *, unmade: bool = False) -> list[ReplaceMessage]:
+        """All batches that were given up, or those that have no chunk yet, in display order."""
+        rows = self._redis.hvals(f"{_key(job)}:replaced")
+        found = [ReplaceMessage.model_validate_json(str(row)) for row in rows]
+        if unmade and found:
+            chunks = self._redis.hmget(f"{_key(job)}:chunks", [each.name for each in found])
+            found = [each for each, chunk in zip(found, chunks, strict=True) if chunk is None]
+        return sorted(found, key=lambda message: (message.segment, message.batch))
+
+    def chunk_before(self, job: str, segment: int, batch: int) -> ChunkRecord | None:
+        """The chunk of the batch before this one, None while there is none.
+
+        Raises LookupError for the first batch of the job, before which there can't be one.
+        """
+        while batch == 0:
+            if segment == 0:
+                raise LookupError("nothing is before the first batch")
+            segment -= 1
+            count = self._redis.hget(f"{_key(job)}:batches", str(segment))
+            if count is None:
+                return None  # it is still being decoded
+            batch = int(count)
+        text = self._redis.hget(f"{_key(job)}:chunks", f"{segment}:{batch - 1}")
+        return None if text is None else ChunkRecord.model_validate_json(str(text))
+
+    def known_times(self, job: str, segment: int) -> dict[int, tuple[int, ...]]:
+        """The segment's batches that are on their way, done or given up: batch -> its pts."""
+        found = {
+            f.message.batch: f.message.pts
+            for f in self.flights(job)
+            if f.message.segment == segment
+        }
+        found |= {m.batch: m.pts for m in self.replaced(job) if m.segment == segment}
+        for name, text in self._redis.hgetall(f"{_key(job)}:chunks").items():
+            of, _, batch = str(name).partition(":")
+            if int(of) == segment:
+                found[int(batch)] = ChunkRecord.model_validate_json(str(text)).pts
+        return found
 
     def flights(self, job: str) -> Iterator[Flight]:
         """All batches on their way."""
@@ -292,20 +337,80 @@ class Ledger:
         """A counter of the report, 0 when nothing was counted."""
         return int(float(self._redis.hget(_key(job), name) or 0))
 
+    # --- all jobs at once: what the coordinator asks --------------------------------------------
+
+    def due(
+        self, *, decoders: int, per_job: int, splits: int, ahead: int, count: int
+    ) -> list[SplitMessage | MuxMessage | SegmentMessage]:
+        """What is to be sent now, at most `count` of them; who asked sends it.
+
+        `decoders` segments and `splits` splits may be out at a time, `per_job` segments of one job.
+        Of each priority at most `ahead` jobs are split before their segments are needed. Segments
+        are shared out fairly by priority, splits likewise, the oldest of a priority first.
+        """
+        answer = self._call("", "due", decoders, per_job, splits, ahead, count)
+        return [_due(*answer[at : at + 5]) for at in range(0, len(answer), 5)]
+
+    def unclaimed(self) -> list[SplitMessage | MuxMessage]:
+        """Splits and muxes, due or sent, that nobody has in hands."""
+        answer = self._call("", "unclaimed")
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [
+            SplitMessage(job=job) if kind == "split" else MuxMessage(job=job) for kind, job in pairs
+        ]
+
+    def admitted(self, job: str) -> bool:
+        """True for a live job that may be split, or was."""
+        return self._redis.zscore(f"{INDEX}open", job) is not None
+
+    def open(self, start: int, count: int) -> list[str]:
+        """Jobs admitted and not ended, a page of them, oldest first: all that have work out."""
+        return [str(job) for job in self._redis.zrange(f"{INDEX}open", start, start + count - 1)]
+
+    def mend(self, start: int, count: int) -> int:
+        """Write the index entries of a page of live jobs anew; how many it had."""
+        return int(self._call("", "mend", start, count)[0])
+
+    def changed(self, count: int) -> list[str]:
+        """Live jobs whose progress changed since they were last in an answer, `count` at most."""
+        return self._call("", "changed", count)
+
+    def to_clean(self, count: int) -> list[str]:
+        """Some of `ended`."""
+        return [str(job) for job in self._redis.srandmember(ENDED, count) or []]
+
+    def cleaned(self, job: str) -> bool:
+        """All of an ended job but what is kept is gone from store and leases; False when it was
+        submitted again meanwhile. Its record stays for `bury`, and expires `GRACE_S` later than
+        that would come if nobody calls it."""
+        return self._call(job, "cleaned", self._retention_s + GRACE_S) == ["1"]
+
+    def outlived(self, count: int) -> list[str]:
+        """Jobs that ended `retention_s` ago or earlier, oldest first: their objects go now."""
+        return self._call("", "outlived", self._retention_s * 1000, count)
+
+    def bury(self, job: str) -> bool:
+        """Drop the record, the last of a job; False when it was submitted again meanwhile."""
+        return self._call(job, "bury", self._retention_s * 1000) == ["1"]
+
     # --- the coordinator's bell -----------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Have `wait_for_change` return at once."""
+        self._call("", "ring")
 
     def wait_for_change(self, timeout_s: float) -> None:
         """Block until something changed, at most `timeout_s` (1 s or more)."""
         self._redis.brpop([WAKE], timeout=timeout_s)
 
-    def _started(self, what: str, answer: list[str]) -> bool:
+    def _started(self, what: str, answer: list[str]) -> int:
         if answer[0] == "spent":
             code, _, reason = answer[1].partition(" ")
-            raise PermanentError(
+            raise SpentError(
                 ErrorCode(code or ErrorCode.STAGE_FAILED),
                 reason or f"{what} failed {self._attempts} times; the logs of the workers say why.",
             )
-        return answer == ["go"]
+        return int(answer[1]) if answer[0] == "go" else 0
 
     def _end(self, job: str, state: JobState, code: str, message: str, result: str) -> bool:
         now = int(time.time() * 1000)
@@ -319,8 +424,58 @@ class Ledger:
         return str(value)
 
     def _call(self, job: str, operation: str, *args: str | int | float) -> list[str]:
-        return self._script.call(operation, [LIVE, WAKE, _key(job), f"{_key(job)}:", ENDED], *args)
+        keys = [LIVE, WAKE, _key(job), f"{_key(job)}:", ENDED, INDEX, _key("")]
+        return self._script.call(operation, keys, *args)
+
+
+def _due(
+    kind: str, job: str, segment: str, attempt: str, batch_frames: str
+) -> SplitMessage | MuxMessage | SegmentMessage:
+    if kind == "split":
+        return SplitMessage(job=job)
+    if kind == "mux":
+        return MuxMessage(job=job)
+    return SegmentMessage(
+        job=job,
+        segment=Segment.model_validate_json(segment),
+        batch_frames=int(batch_frames),
+        attempt=int(attempt),
+    )
 
 
 def _key(job: str) -> str:
     return f"df:job:{job}"
+
+
+def _sum(losses: Sequence[str]) -> Losses:
+    rows = [row.split() for row in losses]
+    return Losses(*(sum(int(row[at]) for row in rows) for at in range(4)))
+
+
+def _view(job: str, row: Mapping[str, str], lost: Sequence[str]) -> JobView:
+    done = [int(row.get(f"frames_{stage}", 0)) for stage in STAGES]
+    cpu = {
+        key.removeprefix("cpu_ms_"): float(value) / 1000
+        for key, value in row.items()
+        if key.startswith("cpu_ms_")
+    }
+    engines = {
+        key.removeprefix("engine_"): value
+        for key, value in row.items()
+        if key.startswith("engine_")
+    }
+    result = row.get("result")
+    losses = _sum(lost)
+    return JobView(
+        job=job,
+        state=JobState(row["state"]),
+        name=JobSpec.model_validate_json(row["spec"]).name,
+        expected=int(row.get("frames_expected", 0)) - losses.lost - losses.dropped,
+        done=(done[0], done[1], done[2], done[3]),
+        cpu_s=cpu,
+        engines=engines,
+        submitted_ms=int(row["submitted_ms"]),
+        code=row.get("code", ""),
+        message=row.get("message", ""),
+        result=JobResult.model_validate_json(result) if result else None,
+    )

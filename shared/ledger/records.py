@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydantic import Field
+
 from shared.jobs import JobSpec, JobState, Model, OutputPlan, SourceInfo
 from shared.messages import BatchMessage
 
@@ -18,6 +20,7 @@ class ChunkRecord(Model):
     key: str
     pts: tuple[int, ...]
     size_bytes: int
+    replaced: bool = Field(default=False, description="shows the frame before, all through")
 
     @property
     def frames(self) -> int:
@@ -34,6 +37,7 @@ class JobResult(Model):
     times_repaired: int = 0
     frames_dropped: int = 0
     frames_concealed: int = 0
+    frames_replaced: int = 0
     people: int = 0
     sounds_copied: int = 0
     sounds_encoded: int = 0

@@ -22,12 +22,13 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from pydantic import ConfigDict, Field
 
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import ColorTags, Model, Ratio, SoundInfo, SourceInfo
+from shared.jobs import ColorTags, Ratio, SoundInfo, SourceInfo
+from shared.media.bounds import memory_at_most, plain_time, too_large
 from shared.media.sniff import explain_unreadable, refuse_obvious
 from shared.media.sound import add_copied_sound
+from shared.settings import SourceLimits
 
 Container = Literal["mp4", "mov"]
 AnyPacket: TypeAlias = "Packet[Stream]"
@@ -42,7 +43,13 @@ _FORMATS = (
 # Frames decoded to learn the rotation and to check the order of times; more would cost time.
 _TRIAL_FRAMES = 48
 _TRIAL_PACKETS = 240
+_TRIAL_SOUNDS = 4
 _TRIAL_BYTES = 32 << 20
+# Of any stream: packets may be empty, and then no number of bytes is ever reached.
+_TRIAL_READS = 50_000
+
+# For reading headers: an index of 12 million frames has 400 MB.
+_HEADER_MIB = 1024
 
 # FFmpeg fills in missing pts from the next dts, which is right only where B-frames aren't
 # themselves referenced: elsewhere a missing time has to stay missing, so that it is seen.
@@ -55,64 +62,120 @@ _END_AS_DURATION = frozenset({"matroska,webm", "nut"})
 _RGB_MATRIX = 0
 _BT709, _SMPTE170M = 1, 6
 _SD_LINES = 576
+# Of sound: below it a small file lasts days, and is made a large one where it must be AAC.
+_LOWEST_HZ = 1000
+_SLOWEST, _FASTEST = Fraction(1, 60), 1000
 _RANGE_UNKNOWN, _RANGE_FULL = 0, 2
 _UNSPECIFIED = 2
-
-
-class SourceLimits(Model):
-    """What a source may be at most, checked before its pictures are decoded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    size_bytes: int = Field(default=64 << 30, gt=0)
-    """Size of the file, bytes. 64 GiB: hours of camera footage."""
-
-    pixels: int = Field(default=8192 * 4320, gt=0)
-    """Pixels of one coded frame. 8K: more is beyond the decoders' and encoders' levels."""
-
-    side_px: int = Field(default=16384, gt=0)
-    """Longer side of a frame, px; H.264 and HEVC levels end near it."""
-
-    duration_s: float = Field(default=24 * 3600.0, gt=0)
-    """Length by the container's header, seconds."""
-
-    streams: int = Field(default=64, gt=0)
-    """Streams in the container."""
 
 
 def open_source(path: Path, limits: SourceLimits | None = None) -> InputContainer:
     """Open a file from outside, confined to itself; the caller closes it.
 
-    Raises PermanentError when the file is missing, empty, too large or no video container.
+    `limits` default to those of the environment. Raises PermanentError when the file is missing,
+    empty, too large or no video container.
     """
-    limits = limits or SourceLimits()
+    limits = limits or SourceLimits.load()
     refuse_obvious(path, limits.size_bytes)
+    source = _opened(path, limits)
     try:
-        source = av.open(
-            f"file:{path}",
-            "r",
-            # Codec options: what find_stream_info may decode is bounded before any allocation.
-            options={"max_pixels": str(limits.pixels), "threads": "1"},
-            container_options={
-                "protocol_whitelist": "file",
-                "format_whitelist": ",".join(_FORMATS),
-                "max_streams": str(limits.streams + 1),
-            },
-            metadata_errors="replace",
-        )
-    except (av.error.FFmpegError, ValueError, UnicodeError) as error:
-        raise explain_unreadable(path, error) from error
-    if len(source.streams) > limits.streams:
-        count = len(source.streams)
+        _check_streams(source, limits)
+        _check_packets(source, path.stat().st_size, limits)
+    except PermanentError:
         source.close()
-        raise PermanentError(
-            ErrorCode.TOO_LARGE,
-            f"The file has {count} streams, more than the {limits.streams} allowed: "
-            "copy only the picture and sound you need into a new file.",
-        )
+        raise
     if not any(getattr(s.codec_context, "name", "") in _FILLED_IN for s in source.streams.video):
         source.flags &= ~_FILL_IN_TIMES
     return source
+
+
+def _opened(path: Path, limits: SourceLimits) -> InputContainer:
+    memory_mib = min(limits.memory_mib, _HEADER_MIB)
+    try:
+        with memory_at_most(memory_mib):
+            return av.open(
+                f"file:{path}",
+                "r",
+                # Codec options: what find_stream_info may decode is bounded before any allocation.
+                options={"max_pixels": str(limits.pixels), "threads": "1"},
+                container_options={
+                    "protocol_whitelist": "file",
+                    "format_whitelist": ",".join(_FORMATS),
+                    "max_streams": str(limits.streams + 1),
+                },
+                metadata_errors="replace",
+                timeout=limits.read_s,
+            )
+    except av.error.ExitError as error:
+        raise slow_reading(limits) from error
+    except (av.error.FFmpegError, ValueError, UnicodeError) as error:
+        raise explain_unreadable(path, error) from error
+    except PermanentError as error:
+        # What FFmpeg says where a stream too many can't be made, too.
+        raise too_large(
+            f"The file asks for more than the {limits.streams} streams or, with its header, more "
+            f"than the {memory_mib} MiB of memory",
+            "streams, DUALFACE_SOURCE_MAX_MEMORY_MIB",
+            "copy only the picture and sound you need into a new file",
+        ) from error
+
+
+def _check_streams(source: InputContainer, limits: SourceLimits) -> None:
+    if len(source.streams) > limits.streams:
+        raise too_large(
+            f"The file has {len(source.streams)} streams, more than the {limits.streams}",
+            "streams",
+            "copy only the picture and sound you need into a new file",
+        )
+
+
+def _check_packets(source: InputContainer, size_bytes: int, limits: SourceLimits) -> None:
+    """The sizes in the container's index, where it has one: a packet is allocated as it says.
+
+    Packets are no larger than their file, so that small files need no look.
+    """
+    if size_bytes <= limits.packet_bytes:
+        return
+    for stream in source.streams:
+        largest = max((entry.size for entry in stream.index_entries), default=0)
+        if largest > limits.packet_bytes:
+            raise large_packet(largest, limits)
+
+
+def large_packet(size_bytes: int, limits: SourceLimits) -> PermanentError:
+    """The error for a packet beyond the limit."""
+    return too_large(
+        f"One packet of the file has {size_bytes} bytes, more than the {limits.packet_bytes}",
+        "packet_bytes",
+        "convert it to H.264 first",
+    )
+
+
+def slow_reading(limits: SourceLimits) -> PermanentError:
+    """The error for a demuxer that finds nothing in the time it has."""
+    return PermanentError(
+        ErrorCode.SOURCE_UNREADABLE,
+        f"Nothing could be read from the file within the {limits.read_s:g} s allowed "
+        "(DUALFACE_SOURCE_MAX_READ_S): it is damaged, or its disk too slow.",
+    )
+
+
+def many_frames(count: int, limits: SourceLimits) -> PermanentError:
+    """The error for more frames than the limit."""
+    return too_large(
+        f"The video has {count} frames or more, above the {limits.frames}",
+        "frames",
+        "cut it into parts",
+    )
+
+
+def long_video(seconds: float, limits: SourceLimits) -> PermanentError:
+    """The error for a longer video than the limit."""
+    return too_large(
+        f"The video lasts {seconds:.0f} s, more than the {limits.duration_s:.0f} s",
+        "duration_s",
+        "cut it into parts, or repair its times if it is shorter",
+    )
 
 
 def probe(
@@ -121,18 +184,23 @@ def probe(
     """Measure the source at `path`; `container` is the result's, for which sounds can be copied.
 
     Reads the headers and the first packets and decodes at most 48 frames. Raises PermanentError
-    when there is no picture to work with or it exceeds `limits`.
+    when there is no picture to work with or it exceeds `limits` (default: the environment's).
     """
-    limits = limits or SourceLimits()
-    with open_source(path, limits) as source:
+    limits = limits or SourceLimits.load()
+    with open_source(path, limits) as source, memory_at_most(limits.memory_mib):
         stream = choose_video(source)
-        _check_size(stream, limits)
-        start = _read_start(source, stream)
+        _check_size(stream.codec_context.width, stream.codec_context.height, limits)
+        if stream.frames > limits.frames:
+            raise many_frames(stream.frames, limits)
+        start = _read_start(source, stream, limits)
         length = _duration_s(source, stream, start)
-        _check_duration(length, limits)
+        if length is not None and length > limits.duration_s:
+            raise long_video(length, limits)
         _check_encryption(stream, start)
         frames = _decode_start(stream, start, limits)
         first = frames[0]
+        _check_size(first.width, first.height, limits)
+        untimed = _times_unusable(start, frames)
         return SourceInfo(
             format=source.format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -140,12 +208,12 @@ def probe(
             **_geometry(stream, first),
             pixel_format=first.format.name,
             time_base=_ratio(stream.time_base or Fraction(1, 90000)),
-            frame_rate=_ratio(_frame_rate(stream, start)),
-            generated_times=_times_unusable(start, frames),
+            frame_rate=_ratio(_frame_rate(stream, start, untimed)),
+            generated_times=untimed,
             frames_estimate=_frames_estimate(stream, length),
             duration_s=length,
             color=_color(first),
-            sounds=tuple(_sounds(source, start, container)),
+            sounds=tuple(_sounds(source, start, container, limits)),
             size_bytes=path.stat().st_size,
         )
 
@@ -183,22 +251,18 @@ def _preference(stream: VideoStream) -> tuple[int, bool, int]:
     return area, bool(stream.disposition & Disposition.default), -stream.index
 
 
-def _check_size(stream: VideoStream, limits: SourceLimits) -> None:
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if width * height > limits.pixels or max(width, height) > limits.side_px:
-        raise PermanentError(
-            ErrorCode.TOO_LARGE,
-            f"The picture is {width}x{height}, more than the {limits.pixels} pixels "
-            f"(longest side {limits.side_px}) allowed: scale it down first.",
+def _check_size(width: int, height: int, limits: SourceLimits) -> None:
+    if width * height > limits.pixels:
+        raise too_large(
+            f"The picture is {width}x{height}, more than the {limits.pixels} pixels",
+            "pixels",
+            "scale it down first",
         )
-
-
-def _check_duration(length: float | None, limits: SourceLimits) -> None:
-    if length is not None and length > limits.duration_s:
-        raise PermanentError(
-            ErrorCode.TOO_LARGE,
-            f"The video lasts {length:.0f} s, more than the {limits.duration_s:.0f} s allowed: "
-            "cut it into parts.",
+    if max(width, height) > limits.side_px:
+        raise too_large(
+            f"The picture is {width}x{height}, its longer side above the {limits.side_px} px",
+            "side_px",
+            "scale it down first",
         )
 
 
@@ -209,20 +273,30 @@ class _Start:
     video: list[AnyPacket] = field(default_factory=list)
     sounds: dict[int, list[AnyPacket]] = field(default_factory=dict)
 
+    def add(self, packet: AnyPacket, stream: VideoStream) -> None:
+        """Keep `packet` if it is one of the first; `stream` is the picture's."""
+        if packet.stream_index == stream.index:
+            if len(self.video) < _TRIAL_PACKETS:
+                self.video.append(packet)
+        elif len(self.sounds.get(packet.stream_index, ())) < _TRIAL_SOUNDS:
+            self.sounds.setdefault(packet.stream_index, []).append(packet)
 
-def _read_start(source: InputContainer, stream: VideoStream) -> _Start:
+
+def _read_start(source: InputContainer, stream: VideoStream, limits: SourceLimits) -> _Start:
     start = _Start(sounds={s.index: [] for s in source.streams.audio})
     read_bytes = 0
     try:
-        for packet in source.demux():
+        for reads, packet in enumerate(source.demux()):
             read_bytes += packet.size
-            if packet.size and packet.stream_index == stream.index:
-                start.video = [*start.video, packet][:_TRIAL_PACKETS]
-            elif packet.size and len(start.sounds.get(packet.stream_index, ())) < 4:
-                start.sounds.setdefault(packet.stream_index, []).append(packet)
+            if packet.size:
+                start.add(packet, stream)
             enough = len(start.video) >= _TRIAL_FRAMES + 16 and all(start.sounds.values())
-            if enough or read_bytes > _TRIAL_BYTES:
+            if enough or read_bytes > _TRIAL_BYTES or reads > _TRIAL_READS:
                 break
+    except MemoryError:
+        raise
+    except av.error.ExitError as error:
+        raise slow_reading(limits) from error
     except (av.error.FFmpegError, IndexError) as error:
         # IndexError: PyAV at the end of a file in which streams appeared that it doesn't know.
         if not start.video:
@@ -260,16 +334,18 @@ def _decode_start(stream: VideoStream, start: _Start, limits: SourceLimits) -> l
     for packet in [*start.video, None]:
         try:
             frames += context.decode(packet)
+        except MemoryError:
+            raise
         except (av.error.FFmpegError, ValueError):
             continue
         if len(frames) >= wanted:
             break
     if not frames and not context.width:
         # FFmpeg clears a size beyond max_pixels, so that it can't be named.
-        raise PermanentError(
-            ErrorCode.TOO_LARGE,
-            f"The size of the picture is missing or larger than the {limits.pixels} pixels "
-            "allowed: scale it down first.",
+        raise too_large(
+            f"The size of the picture is missing or larger than the {limits.pixels} pixels",
+            "pixels",
+            "scale it down first",
         )
     if not frames:
         raise _damaged()
@@ -278,7 +354,7 @@ def _decode_start(stream: VideoStream, start: _Start, limits: SourceLimits) -> l
 
 def _times_unusable(start: _Start, frames: list[VideoFrame]) -> bool:
     """True when packets lack times, or the times are those of decoding and not of showing."""
-    if any(packet.pts is None for packet in start.video):
+    if any(plain_time(packet.pts) is None for packet in start.video):
         return True
     times = [frame.pts for frame in frames if frame.pts is not None]
     return any(later <= earlier for earlier, later in pairwise(times))
@@ -300,7 +376,9 @@ def _geometry(stream: VideoStream, frame: VideoFrame) -> dict[str, object]:
 
 def _rotation(frame: VideoFrame) -> int:
     """Degrees clockwise to upright. The display matrix gives the counterclockwise turn."""
-    return round(-frame.rotation / 90) % 4 * 90
+    turn = frame.rotation
+    # A matrix of zeros turns by no number, which becomes one far outside of a circle.
+    return round(-turn / 90) % 4 * 90 if -360 <= turn <= 360 else 0
 
 
 def _sample_aspect(stream: VideoStream) -> Fraction:
@@ -332,17 +410,19 @@ def _code_point(value: int) -> int:
     return value if value not in (0, 3) and 0 < value <= 22 else _UNSPECIFIED
 
 
-def _frame_rate(stream: VideoStream, start: _Start) -> Fraction:
-    """Average rate; of a stream without times, what the bitstream says by its frame durations."""
+def _frame_rate(stream: VideoStream, start: _Start, untimed: bool) -> Fraction:
+    """Average rate; of a stream without times, what the bitstream says by its frame durations.
+
+    There at most one frame per tick, as times are made of it.
+    """
     durations = {p.duration for p in start.video if p.duration}
     tick = stream.time_base
     candidates: list[Fraction | None] = [stream.average_rate, stream.base_rate]
     if start.video[0].pts is None and len(durations) == 1 and tick:
         candidates.insert(0, 1 / (durations.pop() * tick))
-    for rate in candidates:
-        if rate is not None and Fraction(1, 60) <= rate <= 1000:
-            return rate
-    return Fraction(25)
+    good = [rate for rate in candidates if rate is not None and _SLOWEST <= rate <= _FASTEST]
+    rate = good[0] if good else Fraction(25)
+    return min(rate, 1 / tick) if untimed and tick else rate
 
 
 def _duration_s(source: InputContainer, stream: VideoStream, start: _Start) -> float | None:
@@ -371,13 +451,13 @@ def _ratio(value: Fraction) -> Ratio:
     return value.numerator, value.denominator
 
 
-def _sounds(source: InputContainer, start: _Start, container: Container) -> Iterator[SoundInfo]:
-    """Sound streams that can be kept; one that can neither be copied nor decoded is left out."""
-    for stream in source.streams.audio:
+def _sounds(
+    source: InputContainer, start: _Start, container: Container, limits: SourceLimits
+) -> Iterator[SoundInfo]:
+    """Sound streams that can be kept; the others are left out, which the result's report says."""
+    for stream in [s for s in source.streams.audio if _is_sound(s, limits)][: limits.sounds]:
+        context = stream.codec_context
         copied = _can_copy(stream, start.sounds.get(stream.index, []), container)
-        context = getattr(stream, "codec_context", None)
-        if context is None or context.sample_rate <= 0:
-            continue
         yield SoundInfo(
             stream=stream.index,
             codec=context.codec.canonical_name,
@@ -385,6 +465,16 @@ def _sounds(source: InputContainer, start: _Start, container: Container) -> Iter
             channels=context.channels,
             copied=copied,
         )
+
+
+def _is_sound(stream: AudioStream, limits: SourceLimits) -> bool:
+    """True when it has a known codec and its rate and channels are those of sound."""
+    context = getattr(stream, "codec_context", None)
+    return (
+        context is not None
+        and _LOWEST_HZ <= context.sample_rate <= limits.sample_rate
+        and 0 < context.channels <= limits.channels
+    )
 
 
 def _can_copy(stream: AudioStream, packets: list[AnyPacket], container: Container) -> bool:
@@ -395,7 +485,8 @@ def _can_copy(stream: AudioStream, packets: list[AnyPacket], container: Containe
             trial.start_encoding()
             for packet in packets:
                 clone = Packet(bytes(packet))
-                clone.pts, clone.dts, clone.duration = packet.pts, packet.dts, packet.duration
+                clone.pts, clone.dts = plain_time(packet.pts), plain_time(packet.dts)
+                clone.duration = packet.duration
                 clone.time_base = packet.time_base
                 clone.is_keyframe = packet.is_keyframe
                 clone.stream = copy

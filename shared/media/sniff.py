@@ -21,50 +21,64 @@ _IMAGES = (
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
 )
 _IMAGE_BRANDS = (b"mif1", b"heic", b"heix", b"avif", b"heim", b"heis", b"jxl ")
-_PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"v=0\r", b"v=0\n", b"[playlist]")
+_PLAYLISTS = (
+    *(b"#extm3u", b"ffconcat", b"v=0\r", b"v=0\n", b"[playlist]", b"[reference]", b"rtsptext"),
+    *(b"<asx", b"<smil", b"<?wpl"),
+)
+_BOM = b"\xef\xbb\xbf"
 
 
 def refuse_obvious(path: Path, most_bytes: int) -> None:
     """Raise PermanentError for what needs no demuxer to be refused; also for playlists."""
+    name = shown_name(path)
     if not path.exists():
         raise PermanentError(
-            ErrorCode.SOURCE_MISSING, f"There is no file {path.name}: check its name and place."
+            ErrorCode.SOURCE_MISSING, f"There is no file {name}: check its name and place."
         )
     if not path.is_file():
         raise PermanentError(
-            ErrorCode.SOURCE_UNREADABLE, f"{path.name} is not a file: name one video file."
+            ErrorCode.SOURCE_UNREADABLE, f"{name} is not a file: name one video file."
         )
     size = path.stat().st_size
     if size == 0:
         raise PermanentError(
-            ErrorCode.SOURCE_EMPTY, f"{path.name} is empty (0 bytes): copy or upload it again."
+            ErrorCode.SOURCE_EMPTY, f"{name} is empty (0 bytes): copy or upload it again."
         )
     if size > most_bytes:
         raise PermanentError(
             ErrorCode.TOO_LARGE,
-            f"{path.name} has {size} bytes, more than the {most_bytes} allowed: "
-            "cut or compress it first.",
+            f"{name} has {size} bytes, more than the {most_bytes} allowed "
+            "(DUALFACE_SOURCE_MAX_SIZE_BYTES): cut or compress it first.",
         )
     kind = _kind(_head(path))
     if kind is not None:
-        raise PermanentError(ErrorCode.NOT_A_VIDEO, f"{path.name} is {kind}, not a video.")
+        raise PermanentError(ErrorCode.NOT_A_VIDEO, f"{name} is {kind}, not a video.")
+
+
+def shown_name(path: Path) -> str:
+    """The file's name for a sentence: control characters would break or colour the line."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in path.name
+    )
 
 
 def explain_unreadable(path: Path, error: Exception) -> PermanentError:
     """The PermanentError for a file that no allowed demuxer could open because of `error`."""
+    name = shown_name(path)
     if isinstance(error, PermissionError):
         return PermanentError(
-            ErrorCode.SOURCE_UNREADABLE, f"{path.name} may not be read: check its permissions."
+            ErrorCode.SOURCE_UNREADABLE, f"{name} may not be read: check its permissions."
         )
     if b"ftyp" in _head(path)[4:8] and not _has_box(path, b"moov"):
         return PermanentError(
             ErrorCode.SOURCE_UNREADABLE,
-            f"{path.name} has no MP4 header (moov): the recording or upload was cut off, "
+            f"{name} has no MP4 header (moov): the recording or upload was cut off, "
             "get the whole file.",
         )
     return PermanentError(
         ErrorCode.NOT_A_VIDEO,
-        f"{path.name} is in no known video format or is damaged: "
+        f"{name} is in no known video format or is damaged: "
         "choose a video such as MP4, MOV, MKV or WebM.",
     )
 
@@ -75,7 +89,7 @@ def _head(path: Path) -> bytes:
             return file.read(_HEAD_BYTES)
     except OSError as error:
         raise PermanentError(
-            ErrorCode.SOURCE_UNREADABLE, f"{path.name} can't be read: {error.strerror}."
+            ErrorCode.SOURCE_UNREADABLE, f"{shown_name(path)} can't be read: {error.strerror}."
         ) from error
 
 
@@ -88,9 +102,15 @@ def _kind(head: bytes) -> str | None:
         return "an image (WebP)"
     if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
         return "an image (HEIF)"
-    if head.startswith(_PLAYLISTS) or b"<MPD" in head[:1024]:
+    if _is_playlist(head):
         return "a playlist that points to other files"
     return "a text file" if _is_text(head) else None
+
+
+def _is_playlist(head: bytes) -> bool:
+    """Players forgive what stands before the mark, and so must this."""
+    start = head.removeprefix(_BOM).lstrip()[:1024].lower()
+    return start.startswith(_PLAYLISTS) or b"<mpd" in start
 
 
 def _is_text(head: bytes) -> bool:

@@ -8,7 +8,13 @@ import pickle
 import pytest
 
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
-from shared.messages import LARGEST_BYTES, BatchMessage, SegmentMessage, parse
+from shared.messages import (
+    LARGEST_BYTES,
+    BatchMessage,
+    SegmentMessage,
+    UnknownVersionError,
+    parse,
+)
 from shared.settings import Settings
 from tests.builders import batch_message, segment
 
@@ -38,8 +44,14 @@ def test_a_message_survives_the_wire() -> None:
         assert parse(type(message), json.loads(message.model_dump_json())) == message
 
 
+def test_a_message_of_another_release_is_known_as_such() -> None:
+    body = json.loads(batch_message().model_dump_json()) | {"v": 2, "anything": "new"}
+    with pytest.raises(UnknownVersionError, match="version 2"):
+        parse(BatchMessage, body)
+
+
 @pytest.mark.parametrize(
-    "change", [{"v": 2}, {"extra": 1}, {"pts": []}, {"pts": ["x"]}, {"slot": None}]
+    "change", [{"v": "1"}, {"extra": 1}, {"pts": []}, {"pts": ["x"]}, {"slot": None}]
 )
 def test_what_is_no_message_is_refused_with_the_reason(change: dict[str, object]) -> None:
     body = json.loads(batch_message().model_dump_json()) | change

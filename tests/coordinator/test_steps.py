@@ -14,7 +14,7 @@ from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode
 from shared.jobs import JobState
-from shared.ledger import JobResult, Losses
+from shared.ledger import ChunkRecord, JobResult, Losses
 from shared.messages import BatchMessage
 from shared.queues import TaskResults, make_app
 from shared.redisdb import Connection
@@ -105,6 +105,22 @@ def test_a_short_job_behind_long_ones_is_served_among_the_first(
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_the_last_chunk_has_the_result_made_once(
+    parts: tuple[Runtime, Recorder, Dispatcher],
+) -> None:
+    made, outbox, dispatcher = parts
+    split(parts, "j", 1)
+    dispatcher.step()
+    made.ledger.segment_done("j", 0, 1, 1, Losses(0, 0, 0, 0))
+    dispatcher.step()
+    outbox.take()
+    message = fly(made, "j", "0:0", "encode")
+    made.ledger.chunk_done(message, ChunkRecord(key="c", pts=(0, 1, 2), size_bytes=1))
+    dispatcher.step()
+    dispatcher.step()
+    assert outbox.take() == [("encode.mux", "j/mux", "mux")]
+
+
 def test_work_of_a_dead_worker_is_sent_again_and_that_of_a_living_one_is_not(
     parts: tuple[Runtime, Recorder, Dispatcher], redis: Connection
 ) -> None:
@@ -180,7 +196,9 @@ def test_what_is_left_of_an_ended_job_goes(
     app = make_app(redis_url)
     Closing(made, TaskResults(app)).step()
     assert not made.still_holds(message.slot)
-    assert list(made.store.keys("jobs/j")) == (["jobs/j/result.mp4"] if succeeds else [])
+    # The result, or what it can be tried again from.
+    left = "jobs/j/result.mp4" if succeeds else "jobs/j/source.mp4"
+    assert list(made.store.keys("jobs/j")) == [left]
     assert made.ledger.ended() == []
     told = app.AsyncResult("j")
     assert told.state == ("SUCCESS" if succeeds else "FAILURE")

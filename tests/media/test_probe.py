@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from shared.errors import ErrorCode, PermanentError
-from shared.media.probe import SourceLimits, open_source, probe
+from shared.media.probe import open_source, probe
+from shared.settings import SourceLimits
 from tests.videos import (
     CLOSED_GOP_X264,
     OPEN_GOP_X264,

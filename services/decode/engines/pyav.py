@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import cv2
 from av.codec.context import CodecContext, Flags, ThreadType
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -17,8 +18,15 @@ from services.decode.engines.picture import PictureWriter
 from services.decode.packets import PacketEntry, PacketFile, StreamHeader
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Segment, SourceInfo
+from shared.media.bounds import memory_at_most
 from shared.media.layout import Planes
 from shared.media.timestamps import between, frame_ticks, generated_pts
+from shared.settings import SourceLimits
+
+# Room for pictures that grow in mid-stream, whatever the size of the first.
+_SMALL_PIXELS = 1 << 22
+# A packet gives one picture, as a rule; some hold a few.
+_FRAMES_PER_PACKET = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,15 @@ class PyAvFrame:
 
     def write_to(self, planes: Planes) -> None:
         """See `DecodedFrame.write_to`."""
-        self.writer.write(self.picture, planes)
+        try:
+            self.writer.write(self.picture, planes)
+        except (av.error.FFmpegError, ValueError, cv2.error) as error:
+            picture = self.picture
+            raise PermanentError(
+                ErrorCode.UNSUPPORTED_CODEC,
+                f"Pictures of {picture.width}x{picture.height} as {picture.format.name} can't be "
+                "converted: convert the video to H.264 first.",
+            ) from error
 
 
 class PyAvDecoder:
@@ -40,18 +56,30 @@ class PyAvDecoder:
 
     name = "pyav"
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, limits: SourceLimits | None = None) -> None:
         self._threads = threads
+        self._limits = limits or SourceLimits.load()
         self.report = DecodeReport()
 
     def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
         """See `SegmentDecoder.decode`."""
         report = self.report = DecodeReport(expected=segment.frames)
         writer = PictureWriter(source)
-        with PacketFile(path) as packets:
+        with PacketFile(path) as packets, memory_at_most(self._limits.memory_mib):
             times = _Times(packets.entries, segment, source, report)
+            most = _FRAMES_PER_PACKET * len(packets.entries) + 64
             anything = False
-            for frame in self._pictures(packets, source):
+            for count, frame in enumerate(self._pictures(packets, source)):
+                if count >= most:
+                    raise PermanentError(
+                        ErrorCode.TOO_DAMAGED,
+                        f"Segment {segment.index} has over {count} frames in "
+                        f"{len(packets.entries)} packets: the source is damaged there, "
+                        "get it again.",
+                    )
+                if self._too_large(frame, source):
+                    report.failed_packets += 1
+                    continue
                 anything = True
                 pts = times.of(frame)
                 if pts is None:
@@ -65,6 +93,16 @@ class PyAvDecoder:
                     f"No frame of segment {segment.index} can be decoded: the source is damaged "
                     "there, get it again.",
                 )
+
+    def _most_pixels(self, source: SourceInfo) -> int:
+        """A later parameter set may name any size: twice the source's is room for real changes."""
+        usual = max(_SMALL_PIXELS, 4 * source.width * source.height)
+        return min(usual, self._limits.pixels)
+
+    def _too_large(self, frame: VideoFrame, source: SourceInfo) -> bool:
+        """Beyond what the decoder was told; not all keep to it."""
+        sides = frame.width, frame.height
+        return sides[0] * sides[1] > self._most_pixels(source) or max(sides) > self._limits.side_px
 
     def _pictures(self, packets: PacketFile, source: SourceInfo) -> Iterator[VideoFrame]:
         """Every frame of the file, with the number of its packet as `pts`.
@@ -103,8 +141,7 @@ class PyAvDecoder:
         context.thread_count = self._threads
         # Concealed frames are shown: one that is missing would shift nothing but be seen.
         context.flags |= Flags.output_corrupt
-        # A later parameter set may name any size: twice the source's is room for real changes.
-        context.options = {"max_pixels": str(max(1 << 22, 4 * source.width * source.height))}
+        context.options = {"max_pixels": str(self._most_pixels(source))}
         return context
 
 

@@ -40,12 +40,15 @@ class PyAvEncoder:
     `threads` are frame threads, which cost less size and time than slices.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, *, vector_code: bool = True) -> None:
+        """`vector_code` False: without hand-written assembly, three to five times slower, and out
+        of reach of its bugs. Chunks of both kinds join."""
         self._threads = threads
+        self._vector_code = vector_code
 
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
-        return f"pyav-{_ENCODERS[codec]}"
+        return f"pyav-{_ENCODERS[codec]}" + ("" if self._vector_code else "-plain")
 
     def encode(
         self, frames: Iterable[Frame], layout: FrameLayout, output: OutputPlan, path: Path
@@ -59,7 +62,8 @@ class PyAvEncoder:
             )
 
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
-            stream = _open(out, layout, output, self._threads)
+            options = encoder_options(output, vector_code=self._vector_code)
+            stream = _open(out, layout, output, self._threads, options)
             return stream, _packets(stream, frames, layout, output)
 
         note = write_chunk(path, Fraction(*output.time_base), make)
@@ -73,7 +77,11 @@ class PyAvEncoder:
 
 
 def _open(
-    out: OutputContainer, layout: FrameLayout, output: OutputPlan, threads: int
+    out: OutputContainer,
+    layout: FrameLayout,
+    output: OutputPlan,
+    threads: int,
+    options: dict[str, str],
 ) -> VideoStream:
     """Add the encoder's stream to `out` and open it."""
     name = _ENCODERS[output.codec]
@@ -88,7 +96,7 @@ def _open(
     _tag(context, output.color)
     context.thread_type = ThreadType.FRAME
     context.thread_count = threads
-    context.options = encoder_options(output)
+    context.options = options
     try:
         context.open()
     except (OSError, av.FFmpegError, ValueError) as error:

@@ -20,5 +20,9 @@ class Detector(Protocol):
         """Faces of each frame, best score first, in px of the full frame; blocks until done.
 
         `frames` are the planes of whole frames as `layout` says (I420 or NV12); they are only read
-        and not kept. Raises PermanentError(MODEL_DAMAGED) when the model can't do its work.
+        and not kept. Raises PermanentError(MODEL_DAMAGED) when the model can't do its work,
+        OutOfMemoryError when fewer frames at once might be possible.
         """
+
+    def free(self) -> None:
+        """Give back what is kept only to be faster; the next `detect` may take longer."""

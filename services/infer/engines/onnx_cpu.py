@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from services.infer.families import DECODERS, Array, Candidates, suppress, to_faces
 from services.infer.plan import input_size, picture_size
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import ErrorCode, OutOfMemoryError, PermanentError
 from shared.faces import Face
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 from shared.models import ModelEntry
@@ -55,6 +55,9 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
+_OUT_OF_MEMORY = "Failed to allocate memory"
+"""What ONNX Runtime's allocators say."""
+
 _RUN_ERRORS: tuple[type[Exception], ...] = (*_ORT_ERRORS, ValueError, IndexError)
 
 
@@ -130,6 +133,9 @@ class OnnxCpuDetector:
             found.append(faces)
         return found
 
+    def free(self) -> None:
+        """See `Detector.free`: ONNX Runtime's arena on the CPU keeps no more than one frame's."""
+
     def _look(self, planes: Planes, layout: FrameLayout, side: int) -> tuple[Face, ...]:
         w, h = picture_size(layout.width, layout.height, side)
         padded = input_size(layout.width, layout.height, side, self._entry.side_multiple)
@@ -154,7 +160,11 @@ class OnnxCpuDetector:
         try:
             outputs = self._session.run(None, {self._input: picture})
             return self._decode(outputs, 0, picture.shape[3], self._entry.score_threshold)
+        except MemoryError as error:
+            raise OutOfMemoryError("on the CPU") from error
         except _RUN_ERRORS as error:
+            if _OUT_OF_MEMORY in str(error):
+                raise OutOfMemoryError("on the CPU") from error
             raise _damaged(self._entry.name, error) from error
 
 

@@ -1,25 +1,32 @@
-"""The Celery side of every worker: the app, the error policy of a task, the worker process.
-
-Messages are JSON, acknowledged late. What a task may raise is settled here for all stages.
-"""
+"""The Celery worker of one stage: its processes, its tasks, and what a task may raise."""
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
-from celery import Celery, signals
+from celery import signals
 from celery.exceptions import OperationalError
+from celery.worker.consumer import Consumer
 
-from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.drill import KEPT_S, Driller
+from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError, WorkOverError
+from shared.giving_up import give_up_batch
+from shared.guard import Guard
 from shared.logs import Log, configure_logs
-from shared.messages import LARGEST_BYTES, Message, parse
+from shared.messages import BatchMessage, Message, UnknownVersionError, parse
 from shared.processes import die_with_parent
-from shared.redisdb import RedisError, connect, explained, may_pass
+from shared.queues.app import CeleryOutbox, make_app
+from shared.queues.dead import DeadLetters
+from shared.redisdb import Connection, RedisError, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage.directory import DirectoryStore
@@ -29,48 +36,17 @@ M = TypeVar("M", bound=Message)
 
 SETTLE_PATIENCE_S = 60.0
 
-VISIBILITY_TIMEOUT_S = 4 * 3600
-"""Longer than any task: redelivery of a dead worker's messages is the coordinator's work."""
+MOST_REFUSALS = 30
+REFUSAL_PAUSE_S = 1.0
+"""A message of another release is put back so often, with a pause each time: half a minute in which
+a worker of that release may take it, longer than one needs to start."""
 
 
-def make_app(redis_url: str) -> Celery:
-    """The Celery app of this project on `redis_url`; does no I/O."""
-    app = Celery("dualface", broker=redis_url, backend=redis_url, set_as_current=False)
-    app.conf.update(
-        task_serializer="json",
-        result_serializer="json",
-        accept_content=["json"],
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        task_ignore_result=True,
-        worker_prefetch_multiplier=1,
-        worker_hijack_root_logger=False,
-        worker_redirect_stdouts=False,
-        worker_enable_remote_control=True,
-        broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            "socket_timeout": 15,
-            "socket_connect_timeout": 5,
-            "health_check_interval": 15,
-        },
-        result_expires=86400,
-    )
-    return app
+class _Received(Protocol):
+    """What Celery tells of a message that it could not make a task of."""
 
-
-class CeleryOutbox:
-    """Sends stage messages through Celery."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-
-    def send(self, task: str, message: Message, queue: str) -> None:
-        body = message.model_dump(mode="json")
-        size = len(message.model_dump_json())
-        if size > LARGEST_BYTES:
-            raise ValueError(f"a {task} message of {size} bytes exceeds {LARGEST_BYTES}")
-        self._app.send_task(task, args=[body], queue=queue, ignore_result=True)
+    body: bytes | str
+    delivery_info: dict[str, str]
 
 
 class StageWorker:
@@ -84,11 +60,17 @@ class StageWorker:
         self.stage = stage
         self.settings = settings
         self.app = make_app(settings.redis_url)
+        self._outbox = CeleryOutbox(self.app)
         self._concurrency = concurrency
         self._runtime: Runtime | None = None
+        self._redis: Connection | None = None
         self._heartbeat: Heartbeat | None = None
         self._queues: dict[str, None] = {}
         self._warm_up: Callable[[Runtime], None] = lambda _: None
+        # Shared with all children: one byte that says that the worker comes to its end.
+        self._draining = mmap.mmap(-1, 1)
+        self._guard = Guard(settings.stall_s, lambda: self._draining[0] != 0)
+        self._driller: Driller | None = None
         self._log = Log(stage=stage)
 
     def warm_up(self, action: Callable[[Runtime], None]) -> None:
@@ -102,22 +84,31 @@ class StageWorker:
         errors."""
         self._queues.setdefault(queue)
 
-        def run(body: object) -> None:
+        def run(body: object, refusals: int = 0) -> None:
             runtime = self._child()
             try:
                 message = parse(kind, body)
+            except UnknownVersionError as error:
+                self._refuse(name, queue, body, refusals, error)
+                return
             except PermanentError as error:
-                self._log.error("message refused", task=name, reason=error.message)
+                self._bury(name, queue, json.dumps(body), error.message)
                 return
             self._settle(runtime, name, queue, message, lambda: work(runtime, message))
 
         self.app.task(run, name=name)
 
     def run(self) -> int:
-        """Consume the tasks' queues until told to stop; the exit code."""
+        """Consume the tasks' queues until told to stop; the exit code.
+
+        SIGTERM drains: what is at work is finished or handed back, then the worker ends with 0.
+        """
         configure_logs(self.settings.log_level)
         signals.worker_process_init.connect(self._start_child, weak=False)
         signals.worker_process_shutdown.connect(self._stop_child, weak=False)
+        signals.worker_shutting_down.connect(self._drain, weak=False)
+        signals.task_unknown.connect(self._unreadable, weak=False)
+        signals.task_rejected.connect(self._unreadable, weak=False)
         worker = self.app.Worker(
             hostname=f"{self.stage}@{self.settings.arena}",
             queues=list(self._queues),
@@ -127,9 +118,28 @@ class StageWorker:
             without_mingle=True,
             loglevel=self.settings.log_level,
             optimization="fair",
+            consumer_cls=self._consumer(),
         )
         worker.start()
         return int(worker.exitcode or 0)
+
+    def _consumer(self) -> type[Consumer]:
+        """Celery's consumer, which else drops what it can't decode with a line in the log."""
+        unreadable = self._unreadable
+
+        class CarefulConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+            def on_decode_error(self, message: _Received, exc: Exception) -> None:
+                unreadable(message=message, exc=exc)
+                super().on_decode_error(message, exc)
+
+        return CarefulConsumer
+
+    def _drain(self, **_: object) -> None:
+        self._draining[0] = 1
+        # Children die with this process; what they had is found and done again by others.
+        timer = threading.Timer(self.settings.drain_s, os._exit, args=(0,))
+        timer.daemon = True
+        timer.start()
 
     def _start_child(self, **_: object) -> None:
         die_with_parent(signal.SIGKILL)
@@ -146,9 +156,13 @@ class StageWorker:
             beat = Heartbeat(
                 redis, self.stage, settings.arena, settings.heartbeat_s, settings.dead_after_s
             )
-            outbox = CeleryOutbox(self.app)
             store = DirectoryStore(settings.store_path)
-            runtime = make_runtime(settings, redis, store, outbox, beat.record.id)
+            runtime = make_runtime(
+                settings, redis, store, self._outbox, beat.record.id, self._guard
+            )
+            if settings.drills:
+                self._driller = Driller(settings.drills, self.stage, partial(_count, redis))
+                self._guard.on_step = self._driller.step
             try:
                 self._warm_up(runtime)
             except Exception:
@@ -159,6 +173,37 @@ class StageWorker:
             self._surely(beat.start)
             self._runtime, self._heartbeat = runtime, beat
         return self._runtime
+
+    # --- messages that this release can't read ------------------------------------------------
+
+    def _refuse(
+        self, task: str, queue: str, body: object, refusals: int, error: UnknownVersionError
+    ) -> None:
+        """Put a message of another release back, for a worker of that release."""
+        if refusals >= MOST_REFUSALS:
+            self._bury(task, queue, json.dumps(body), error.message)
+            return
+        self._log.warning("message of another release put back", task=task, reason=error.message)
+        time.sleep(REFUSAL_PAUSE_S)
+        self._surely(lambda: self._outbox.send_body(task, body, queue, refusals + 1))
+
+    def _bury(self, task: str, queue: str, body: str, reason: str) -> None:
+        self._log.error("message refused", task=task, queue=queue, reason=reason)
+        if self._redis is None:
+            self._redis = connect(self.settings.redis_url)
+        letters = DeadLetters(self._redis)
+        self._surely(lambda: letters.put(task, queue, body, reason))
+
+    def _unreadable(
+        self, message: _Received, exc: object, name: str | None = None, **_: object
+    ) -> None:
+        """In the parent: Celery could not even tell which task a message is for."""
+        queue = str(message.delivery_info.get("routing_key", ""))
+        body = message.body
+        text = body if isinstance(body, str) else bytes(body).decode("utf-8", "backslashreplace")
+        self._bury(name or "", queue, text, f"not a task of this worker: {exc!r}")
+
+    # --- what a stage may raise -----------------------------------------------------------------
 
     def _settle(
         self,
@@ -172,8 +217,15 @@ class StageWorker:
         job = message.job
         log = self._log.bind(task=task, job=job, item=message.item)
         started = time.process_time()
+        self._guard.begin()
+        if self._driller is not None:
+            self._driller.begin(message.item)
         try:
             work()
+        except WorkOverError:
+            log.info("put down: the job has ended")
+        except SpentError as error:
+            self._give_up(runtime, message, error, log)
         except PermanentError as error:
             log.error("job failed", code=error.code.value, reason=error.message)
             code, reason = error.code, error.message
@@ -185,9 +237,23 @@ class StageWorker:
             # The edge: whatever else a stage raises is logged, and bounded like any other failure.
             log.exception("unexpected error, repeated later")
             self._again(runtime, task, queue, message, _unexpected(task, message, error))
+        finally:
+            self._guard.end()
         spent_ms = (time.process_time() - started) * 1000
         with suppress(TemporaryError):
             runtime.ledger.add(job, **{f"cpu_ms_{self.stage}": round(spent_ms, 1)})
+
+    def _give_up(self, runtime: Runtime, message: Message, error: SpentError, log: Log) -> None:
+        """Nobody can do this work: a batch is replaced, anything else ends its job."""
+        try:
+            if not isinstance(message, BatchMessage):
+                raise error
+            log.error("frames given up", reason=error.message)
+            self._surely(lambda: give_up_batch(runtime, message, error))
+        except PermanentError as failure:
+            log.error("job failed", code=failure.code.value, reason=failure.message)
+            code, reason = failure.code, failure.message
+            self._surely(lambda: runtime.ledger.fail(message.job, code, reason))
 
     def _again(
         self, runtime: Runtime, task: str, queue: str, message: Message, error: TemporaryError
@@ -196,7 +262,8 @@ class StageWorker:
 
         How often is bounded by the ledger, which counts every time work is taken up.
         """
-        time.sleep(min(error.delay_s, 5.0))
+        self._guard.end()
+        time.sleep(0 if self._guard.is_draining() else min(error.delay_s, 5.0))
         ledger, worker = runtime.ledger, runtime.worker
         self._surely(lambda: ledger.let_go(message.job, message.item, worker, error))
         self._surely(lambda: runtime.outbox.send(task, message, queue))
@@ -219,6 +286,12 @@ class StageWorker:
             time.sleep(0.5)
 
 
+def _count(redis: Connection, key: str) -> int:
+    count = int(redis.incr(key))
+    redis.expire(key, KEPT_S)
+    return count
+
+
 def _unexpected(task: str, message: Message, error: Exception) -> TemporaryError:
     if isinstance(error, RedisError) and may_pass(error):
         return explained(error)
@@ -228,14 +301,3 @@ def _unexpected(task: str, message: Message, error: Exception) -> TemporaryError
         "the logs of the workers say where.",
         1.0,
     )
-
-
-class TaskResults:
-    """What `AsyncResult(job)` tells, kept in the result backend."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-
-    def store(self, job: str, result: dict[str, object], state: str) -> None:
-        """Make `AsyncResult(job)` tell `state` and `result`."""
-        self._app.backend.store_result(job, result, state)

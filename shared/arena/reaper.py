@@ -1,0 +1,73 @@
+"""Ends workers of this host that have fallen silent but still exist.
+
+A worker that is stopped (SIGSTOP, a frozen container), or hangs so that its beat stops too, would
+one day go on as if nothing had happened. Its work is given to others when its key expires; before
+that its process has to be gone, so that it can't write into memory that is others' by then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from shared.logs import Log
+from shared.processes import started_ticks
+from shared.redisdb import Connection, RedisError
+from shared.workers import Watch, WorkerRecord, living, withdraw
+
+LOOK_EVERY_S = 0.5
+EARLIER = 0.8
+"""Part of the time after which the coordinator counts a worker as dead."""
+
+
+class Reaper:
+    """Belongs to the owner of the arena: it shares host and process ids with those who map it."""
+
+    def __init__(self, connection: Connection, arena: str, dead_after_s: float) -> None:
+        self._redis = connection
+        self._arena = arena
+        self._after_s = EARLIER * dead_after_s
+        self._watch = Watch()
+        self._blind = False
+        self._seen: set[str] = set()
+        self._log = Log(stage="arena")
+
+    def step(self) -> list[WorkerRecord]:
+        """Look once; returns the workers that were ended."""
+        now = time.monotonic()
+        try:
+            mine = [record for record in living(self._redis) if record.arena == self._arena]
+        except RedisError:
+            self._blind = True  # so may be the workers: their silence says nothing
+            return []
+        if self._blind:
+            self._blind = False
+            self._watch.start_anew(now)
+        self._watch.look(mine, now)
+        self._bury(mine)
+        ended = []
+        for record in self._watch.silent(now, self._after_s):
+            self._watch.forget(record.id)
+            if started_ticks(record.pid) == record.started != 0.0:
+                self._log.warning("silent worker ended", worker=record.id, pid=record.pid)
+                with suppress(ProcessLookupError):
+                    os.kill(record.pid, signal.SIGKILL)
+                ended.append(record)
+            with suppress(RedisError):
+                # Its key may outlive it by hours where the clock of Redis's host was set back.
+                withdraw(self._redis, record.id)
+        return ended
+
+    def _bury(self, records: Sequence[WorkerRecord]) -> None:
+        """Say of workers whose process is gone that they are: nobody need wait for their key to
+        expire. Only of those that were here once: else ours is another space of process ids."""
+        here = {r.id for r in records if started_ticks(r.pid) == r.started != 0.0}
+        for record in records:
+            if record.id in self._seen - here:
+                self._watch.forget(record.id)
+                with suppress(RedisError):
+                    withdraw(self._redis, record.id)
+        self._seen = here

@@ -1,0 +1,68 @@
+"""Bounds on what one source may take: memory, and the sentences that name a limit."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import ErrorCode, PermanentError
+from shared.settings import MIB
+
+PLAIN_TIMES = 1 << 60
+"""Ticks. A time at or beyond it, on either side, is none: sums of two would leave 64 bits."""
+
+LONGEST_GAP = (1 << 31) - 2
+"""Ticks between two frames, or two sound packets, that mp4 and mov can hold (ISO/IEC 14496-12,
+8.6.1.2, read as signed by players; FFmpeg's muxer changes times from one more on)."""
+
+
+def too_large(problem: str, limit: str, remedy: str) -> PermanentError:
+    """TOO_LARGE in one sentence; `limit` is a field of SourceLimits."""
+    return PermanentError(
+        ErrorCode.TOO_LARGE,
+        f"{problem} allowed (DUALFACE_SOURCE_MAX_{limit.upper()}): {remedy}.",
+    )
+
+
+def plain_time(ticks: int | None) -> int | None:
+    """`ticks`, or None where they are so many that they can only be damage."""
+    return ticks if ticks is not None and -PLAIN_TIMES < ticks < PLAIN_TIMES else None
+
+
+@contextmanager
+def memory_at_most(mib: int) -> Iterator[None]:
+    """Let this process allocate at most `mib` more than it has, until the context ends.
+
+    The only bound that also holds inside demuxers and decoders, which allocate what a header asks
+    for: there an allocation fails and they report it. Shared memory does not count (RLIMIT_DATA).
+    Not for several threads at a time. Raises PermanentError TOO_LARGE in place of MemoryError.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _data_bytes() + mib * MIB
+    resource.setrlimit(
+        resource.RLIMIT_DATA,
+        (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
+    )
+    try:
+        yield
+    except MemoryError as error:
+        raise out_of_memory(mib) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def out_of_memory(mib: int) -> PermanentError:
+    """The error for a source that needs more memory than it may."""
+    return too_large(
+        f"The file asks for more than the {mib} MiB of memory",
+        "memory_mib",
+        "it is damaged or far too large, convert it to H.264 in MP4 first",
+    )
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, resident or not, as RLIMIT_DATA counts it."""
+    pages = Path("/proc/self/statm").read_text().split()[5]
+    return int(pages) * resource.getpagesize()

@@ -1,0 +1,67 @@
+"""The Celery app of this project, and the two ways in which others use it."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from shared.messages import LARGEST_BYTES, Message
+
+VISIBILITY_TIMEOUT_S = 4 * 3600
+"""Longer than any task: redelivery of a dead worker's messages is the coordinator's work."""
+
+
+def make_app(redis_url: str) -> Celery:
+    """The Celery app of this project on `redis_url`; does no I/O."""
+    app = Celery("dualface", broker=redis_url, backend=redis_url, set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=True,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "socket_timeout": 15,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 15,
+        },
+        result_expires=86400,
+    )
+    return app
+
+
+class CeleryOutbox:
+    """Sends stage messages through Celery."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, task: str, message: Message, queue: str) -> None:
+        """See `Outbox`."""
+        body = message.model_dump(mode="json")
+        size = len(message.model_dump_json())
+        if size > LARGEST_BYTES:
+            raise ValueError(f"a {task} message of {size} bytes exceeds {LARGEST_BYTES}")
+        self.send_body(task, body, queue)
+
+    def send_body(self, task: str, body: object, queue: str, refusals: int = 0) -> None:
+        """Send a body that this release can't read, on behalf of one that can."""
+        options = {"refusals": refusals} if refusals else {}
+        self._app.send_task(task, args=[body], kwargs=options, queue=queue, ignore_result=True)
+
+
+class TaskResults:
+    """What `AsyncResult(job)` tells, kept in the result backend."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def store(self, job: str, result: dict[str, object], state: str) -> None:
+        """Make `AsyncResult(job)` tell `state` and `result`."""
+        self._app.backend.store_result(job, result, state)
