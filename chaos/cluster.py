@@ -89,6 +89,7 @@ class Cluster:
 
     def submit(self, job: str, video: Path, priority: int) -> None:
         """As a client would."""
+        wait_until(lambda: not self.ledger.is_ending(job), f"{job} has been cleaned up after")
         key = source_key(job, video.suffix)
         if not self.store.exists(key):
             self.store.adopt(key, video)

@@ -46,6 +46,8 @@ PARTS = "df:parts"
 """Set of files being put in place, written down before they are there: a run that is killed then
 leaves one beside an output that the next run need not know."""
 CLEAN_PATIENCE_S = 3.0
+ENDING_PATIENCE_S = 30.0
+"""For the coordinator to clean up after an earlier try of the same job."""
 REDIS_PATIENCE_S = 60.0
 
 
@@ -136,8 +138,12 @@ class _Run:
         """Drop what a killed run of other requests left; submit or take up ours."""
         if not self._stack.joined:
             self._drop_leftovers()
+        deadline = time.monotonic() + ENDING_PATIENCE_S
         for job, request in self._requests.items():
             part_of(request.output).unlink(missing_ok=True)
+            while self._ledger.is_ending(job) and time.monotonic() < deadline:
+                self._stack.watch()
+                time.sleep(0.05)
             if not self._store.exists(request.spec.source):
                 self._store.adopt(request.spec.source, request.input)
             self._ledger.submit(job, request.spec)

@@ -7,7 +7,9 @@ Tinted frames are of one colour instead, `tint(number)`, which shows in any part
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -151,7 +153,17 @@ def make_video(path: Path, spec: VideoSpec = CLOSED_GOP_X264) -> Path:
             for piece in _tone(spec):
                 container.mux(sound.encode(piece))
             container.mux(sound.encode(None))
+    if spec.codec == "libsvtav1":
+        _be_ordinary_again()
     return path
+
+
+def _be_ordinary_again() -> None:
+    """SVT-AV1 makes the threads of a privileged process real-time ones, which starve all others on
+    a machine of two cores, for as long as the process lives."""
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError, PermissionError):
+            os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def _add_video(container: OutputContainer, spec: VideoSpec) -> VideoStream:

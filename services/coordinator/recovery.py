@@ -8,7 +8,7 @@ Sending once too often is harmless: whoever takes an item up asks the ledger fir
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from services.coordinator.dispatch import Dispatcher
 from shared.arena.registry import ArenaRegistry
@@ -21,6 +21,7 @@ from shared.workers import Watch, is_alive, living, withdraw
 
 EVERY_S = 1.0
 BLIND_S = 3.0
+PAGE = 100
 
 
 class Recovery:
@@ -45,9 +46,16 @@ class Recovery:
         self._looked = now
         alive = self._living(now)
         seen: set[tuple[str, str]] = set()
-        for job in self._runtime.ledger.live():
+        for job in self._open():
             seen |= self._look(job, alive)
         self._watch = {key: value for key, value in self._watch.items() if key in seen}
+
+    def _open(self) -> Iterator[str]:
+        """Jobs that may have work out: those that were let in and have not ended."""
+        start = 0
+        while page := self._runtime.ledger.open(start, PAGE):
+            yield from page
+            start += len(page)
 
     def _living(self, now: float) -> set[str]:
         """Who gives signs of life. A key whose beat stands still is taken away: its expiry goes by

@@ -209,11 +209,14 @@ end
 
 local operation = {}
 
--- submit id spec now_ms -> {'new'} | {state}
+-- submit id spec now_ms -> {'new'} | {state} | {'ending'}
 operation.submit = function(id, spec, now)
   local state = get('state')
   if state and state ~= 'failed' and state ~= 'cancelled' then
     return {state}
+  end
+  if redis.call('SISMEMBER', ended_jobs, id) == 1 then
+    return {'ending'}  -- its slots and objects are about to be taken away
   end
   redis.call('DEL', job)
   for _, part in ipairs(PARTS) do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from shared.errors import DualfaceError, ErrorCode, PermanentError, SpentError
+from shared.errors import DualfaceError, ErrorCode, PermanentError, SpentError, TemporaryError
 from shared.jobs import JobSpec, JobState, OutputPlan, Segment, SourceInfo
 from shared.ledger.records import (
     STAGES,
@@ -51,9 +51,19 @@ class Ledger:
     # --- jobs -----------------------------------------------------------------------------------
 
     def submit(self, job: str, spec: JobSpec) -> JobState:
-        """Enter a job as queued. An id that is known keeps its state, unless it failed."""
+        """Enter a job as queued. An id that is known keeps its state, unless it failed.
+
+        Raises TemporaryError while an earlier try of the job is being cleaned up after: a client
+        waits for the end of that (`is_ending`) before it stores the source.
+        """
         answer = self._call(job, "submit", job, spec.model_dump_json(), int(time.time() * 1000))
+        if answer == ["ending"]:
+            raise TemporaryError(ErrorCode.BUSY, f"The job {job} has just ended; try again.", 0.2)
         return JobState.QUEUED if answer == ["new"] else JobState(answer[0])
+
+    def is_ending(self, job: str) -> bool:
+        """True while an ended job's slots and objects have not been taken away yet."""
+        return bool(self._redis.sismember(ENDED, job))
 
     def live(self) -> list[str]:
         """Jobs that have not ended, oldest first."""

@@ -54,6 +54,10 @@ def test_submitting_twice_is_one_job(ledger: Ledger) -> None:
 def test_a_failed_job_can_be_submitted_again(ledger: Ledger) -> None:
     ledger.submit("j", job_spec())
     ledger.fail("j", ErrorCode.TOO_DAMAGED, "broken")
+    assert ledger.is_ending("j")
+    with pytest.raises(TemporaryError):
+        ledger.submit("j", job_spec())  # what it stored would be removed as the first one's
+    assert ledger.cleaned("j")
     assert ledger.submit("j", job_spec()) is JobState.QUEUED
     view = ledger.view("j")
     assert view is not None
@@ -305,6 +309,7 @@ def test_a_job_submitted_again_finds_nothing_of_the_failed_one(
     begin(ledger)
     ledger.send(batch_message("0:0"), "infer")
     ledger.fail("j", ErrorCode.STAGE_FAILED, "broken")
+    ledger.cleaned("j")
     ledger.submit("j", job_spec())
     assert [str(key) for key in redis.scan_iter("df:job:j:*")] == []
     ledger.take("j", "split", "w")
