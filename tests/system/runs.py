@@ -191,7 +191,7 @@ class Home:
 @contextmanager
 def home_in(root: Path, **settings: str) -> Iterator[Home]:
     """A home below `root`; `settings` are DUALFACE_ variables without the prefix, lower case."""
-    _have_model()
+    have_model()
     shm = SHM / f"dualface-test-{uuid.uuid4().hex[:12]}"
     shm.mkdir()
     more = {f"DUALFACE_{name.upper()}": value for name, value in settings.items()}
@@ -202,7 +202,7 @@ def home_in(root: Path, **settings: str) -> Iterator[Home]:
         home.close()
 
 
-def _have_model() -> None:
+def have_model() -> None:
     """Runs take the model from a person's cache; fetched once, skipped where that is impossible."""
     try:
         pull("centerface", Path.home() / ".cache" / "dualface" / "models", [MODELS])
