@@ -43,11 +43,24 @@ def keep_freed_memory() -> None:
 def started_ticks(pid: int) -> float:
     """When the process began, in clock ticks since boot; 0.0 when there is none, or no /proc.
 
-    With the pid it names a process for good: pids are used again. Field 22 of /proc/PID/stat,
-    proc(5); the name in field 2 may hold spaces and brackets.
+    With the pid it names a process for good: pids are used again.
     """
+    facts = _facts(pid)
+    return float(facts[19]) if facts else 0.0
+
+
+def is_stopped(pid: int) -> bool:
+    """True for a process that was stopped by a signal or a debugger, and may go on one day."""
+    facts = _facts(pid)
+    return bool(facts) and facts[0] in ("T", "t")
+
+
+def _facts(pid: int) -> list[str]:
+    """/proc/PID/stat, proc(5), from field 3 on; field 2, the name, may hold spaces and brackets.
+    Empty for a process that is dead and whose parent has not asked after it yet."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return 0.0
-    return float(stat.rpartition(")")[2].split()[19])
+        return []
+    facts = stat.rpartition(")")[2].split()
+    return facts if facts and facts[0] not in ("Z", "X") else []

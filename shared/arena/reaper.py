@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from shared.logs import Log
-from shared.processes import started_ticks
+from shared.processes import is_stopped, started_ticks
 from shared.redisdb import Connection, RedisError
 from shared.workers import Watch, WorkerRecord, living, withdraw
 
 LOOK_EVERY_S = 0.5
 EARLIER = 0.8
 """Part of the time after which the coordinator counts a worker as dead."""
+LATER = 6.0
+"""As many of these times until one is ended that is silent though not stopped: it may be starved by
+others, on a machine with too much to do, and its work is with another by then."""
 
 
 class Reaper:
@@ -50,8 +53,11 @@ class Reaper:
         self._bury(mine)
         ended = []
         for record in self._watch.silent(now, self._after_s):
+            here = started_ticks(record.pid) == record.started != 0.0
+            if here and not is_stopped(record.pid) and record not in self._long_silent(now):
+                continue
             self._watch.forget(record.id)
-            if started_ticks(record.pid) == record.started != 0.0:
+            if here:
                 self._log.warning("silent worker ended", worker=record.id, pid=record.pid)
                 with suppress(ProcessLookupError):
                     os.kill(record.pid, signal.SIGKILL)
@@ -60,6 +66,9 @@ class Reaper:
                 # Its key may outlive it by hours where the clock of Redis's host was set back.
                 withdraw(self._redis, record.id)
         return ended
+
+    def _long_silent(self, now: float) -> list[WorkerRecord]:
+        return self._watch.silent(now, self._after_s * LATER / EARLIER)
 
     def _bury(self, records: Sequence[WorkerRecord]) -> None:
         """Say of workers whose process is gone that they are: nobody need wait for their key to
