@@ -23,7 +23,6 @@ from tests.waiting import wait_until
 
 START_S = 90.0
 STAGES = ("decode", "infer", "compose", "encode")
-UNBROKEN = (OSError, ValueError, psutil.Error, AssertionError)
 
 
 @dataclass

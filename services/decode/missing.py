@@ -49,8 +49,7 @@ def missing_batches(
         else:
             ends = [known[later][0] for later in known if later > batch]
             limit = min(ends, default=None)
-            most = length_of(batch) if limit is None else max(1, length_of(batch))
-            free = [t for t in times[at : at + most] if limit is None or t < limit]
+            free = [t for t in times[at : at + length_of(batch)] if limit is None or t < limit]
             at += len(free)
             if free:
                 found[batch] = tuple(free)

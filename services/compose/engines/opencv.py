@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from services.compose.camera import View
+from services.compose.engines.canvas import blacken, check, part_of
 from shared.jobs import OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 
@@ -85,9 +86,9 @@ class OpenCvRenderer:
         canvas: Planes,
     ) -> None:
         """See `Renderer.render`."""
-        _check(source, source_layout, views, output, canvas)
+        check(source, source_layout, views, output, canvas)
         if not _covered(output):
-            _blacken(canvas, output.color.full_range)
+            blacken(canvas, output.color.full_range)
         for view, tile in zip(views, output.tiles, strict=True):
             self._tile(source, source_layout, view, tile, canvas)
 
@@ -96,7 +97,7 @@ class OpenCvRenderer:
     ) -> None:
         step = max(view.w / tile.w, view.h / tile.h)
         luma = _window(view, tile.w, tile.h, layout.width, layout.height)
-        self._draw(source[0], luma, _part(canvas[0], tile), _method(step, luma=True))
+        self._draw(source[0], luma, part_of(canvas[0], tile), _method(step, luma=True))
         half = Rect(x=tile.x // 2, y=tile.y // 2, w=tile.w // 2, h=tile.h // 2)
         # Colour goes where brightness really is, not where it should be: both are off by a little.
         seen = _chroma_view(luma.shown(view), tile, layout)
@@ -104,12 +105,12 @@ class OpenCvRenderer:
         method = _method(step, luma=False)
         if layout.format is PixelFormat.I420:
             for k in (1, 2):
-                self._draw(source[k], chroma, _part(canvas[k], half), method)
+                self._draw(source[k], chroma, part_of(canvas[k], half), method)
             return
         drawn = np.empty((half.h, half.w, 2), np.uint8)
         self._draw(source[1].reshape(layout.chroma_height, -1, 2), chroma, drawn, method)
         for k in (1, 2):
-            _part(canvas[k], half)[:] = drawn[:, :, k - 1]
+            part_of(canvas[k], half)[:] = drawn[:, :, k - 1]
 
     def _draw(self, plane: Plane, window: Window, tile: Plane, method: int) -> None:
         """Fill `tile` with what `window` shows of `plane`."""
@@ -177,39 +178,6 @@ def _chroma_view(view: View, tile: Rect, layout: FrameLayout) -> View:
     return View(min(max(x, 0.0), layout.chroma_width - w), max(y, 0.0), w, h)
 
 
-def _part(plane: Plane, rect: Rect) -> Plane:
-    return plane[rect.y : rect.y + rect.h, rect.x : rect.x + rect.w]
-
-
 def _covered(output: OutputPlan) -> bool:
     """Whether the two tiles, which never overlap, leave nothing of the canvas."""
     return sum(t.w * t.h for t in output.tiles) == output.width * output.height
-
-
-def _blacken(canvas: Planes, full_range: bool) -> None:
-    canvas[0][:] = 0 if full_range else 16
-    for plane in canvas[1:]:
-        plane[:] = 128
-
-
-def _check(
-    source: Planes,
-    layout: FrameLayout,
-    views: tuple[View, View],
-    output: OutputPlan,
-    canvas: Planes,
-) -> None:
-    """Wrong shapes would be resized or broadcast without a word, so they are refused here."""
-    across = layout.chroma_width
-    chroma = [(layout.chroma_height, across)] * 2
-    if layout.format is PixelFormat.NV12:
-        chroma = [(layout.chroma_height, 2 * across)]
-    if [p.shape for p in source] != [(layout.height, layout.width), *chroma]:
-        raise ValueError(f"source planes do not fit {layout.width}x{layout.height} {layout.format}")
-    half = (output.height // 2, output.width // 2)
-    if [p.shape for p in canvas] != [(output.height, output.width), half, half]:
-        raise ValueError(f"the canvas is not I420 of {output.width}x{output.height}")
-    for v in views:
-        inside = v.x >= 0 and v.y >= 0 and v.w > 0 and v.h > 0
-        if not inside or v.x + v.w > layout.width or v.y + v.h > layout.height:
-            raise ValueError(f"the view {tuple(v)} leaves the frame")

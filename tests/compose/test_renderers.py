@@ -1,4 +1,4 @@
-"""What the CPU engine draws."""
+"""What the CPU engines draw. Tests that take a `renderer` are the contract of all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.compose.camera import View
+from services.compose.engines.base import Renderer
 from services.compose.engines.opencv import OpenCvRenderer, cut
+from services.compose.engines.plain import PlainRenderer
 from shared.jobs import OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 from tests.compose.scenes import output, side_by_side
@@ -40,28 +42,43 @@ def centre(plane: Plane) -> tuple[float, float]:
     )
 
 
-def draw(source: Planes, layout: FrameLayout, views: tuple[View, View], plan: OutputPlan) -> Planes:
+@pytest.fixture(params=[OpenCvRenderer, PlainRenderer])
+def renderer(request: pytest.FixtureRequest) -> Renderer:
+    """Each engine in turn."""
+    made: Renderer = request.param()
+    return made
+
+
+def draw(
+    source: Planes,
+    layout: FrameLayout,
+    views: tuple[View, View],
+    plan: OutputPlan,
+    renderer: Renderer | None = None,
+) -> Planes:
     """A canvas that was full of noise before."""
     target = FrameLayout(width=plan.width, height=plan.height)
     canvas = target.planes(np.random.default_rng(9).integers(0, 256, target.frame_bytes, np.uint8))
-    OpenCvRenderer().render(source, layout, views, plan, canvas)
+    (renderer or OpenCvRenderer()).render(source, layout, views, plan, canvas)
     return canvas
 
 
-def test_a_view_of_the_tiles_own_size_is_copied_exactly() -> None:
+def test_a_view_of_the_tiles_own_size_is_copied_exactly(renderer: Renderer) -> None:
     layout, plan = FrameLayout(width=640, height=360), side_by_side(320, 180)
     source = frame(layout)
-    y, u, v = draw(source, layout, (View(100, 50, 160, 180), View(302, 120, 160, 180)), plan)
+    y, u, v = draw(
+        source, layout, (View(100, 50, 160, 180), View(302, 120, 160, 180)), plan, renderer
+    )
     assert np.array_equal(y[:, :160], source[0][50:230, 100:260])
     assert np.array_equal(y[:, 160:], source[0][120:300, 302:462])
     assert np.array_equal(u[:, :80], source[1][25:115, 50:130])
     assert np.array_equal(v[:, 80:], source[2][60:150, 151:231])
 
 
-def test_equal_views_are_drawn_bit_for_bit_the_same() -> None:
+def test_equal_views_are_drawn_bit_for_bit_the_same(renderer: Renderer) -> None:
     layout, plan = FrameLayout(width=640, height=360), side_by_side(640, 360)
     views = (View(10.3, 5.7, 200.4, 225.45), View(301.9, 50.1, 231.1, 259.98))
-    a, b = (draw(frame(layout), layout, views, plan) for _ in range(2))
+    a, b = (draw(frame(layout), layout, views, plan, renderer) for _ in range(2))
     assert all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
 
 
@@ -96,26 +113,26 @@ def test_colour_lies_on_the_brightness_it_belongs_to(size: float, wide: int) -> 
             assert 2 * chroma[1] + 0.5 == pytest.approx(luma[1], abs=1.0)
 
 
-def test_nv12_gives_the_picture_of_i420() -> None:
+def test_nv12_gives_the_picture_of_i420(renderer: Renderer) -> None:
     planar = FrameLayout(width=641, height=361)
     packed = FrameLayout(width=641, height=361, format=PixelFormat.NV12)
     y, u, v = frame(planar)
     mixed = np.dstack((u, v)).reshape(u.shape[0], -1)
     views = (View(10.3, 5.7, 200.4, 225.45), View(301.9, 50.1, 231.1, 259.98))
     plan = side_by_side(640, 360)
-    a = draw((y, u, v), planar, views, plan)
-    b = draw((y, mixed), packed, views, plan)
+    a = draw((y, u, v), planar, views, plan, renderer)
+    b = draw((y, mixed), packed, views, plan, renderer)
     for p, q in zip(a, b, strict=True):
         assert int(np.abs(p.astype(int) - q.astype(int)).max()) <= 1
 
 
 @pytest.mark.parametrize(("full_range", "black"), [(False, 16), (True, 0)])
-def test_what_no_tile_covers_is_black(full_range: bool, black: int) -> None:
+def test_what_no_tile_covers_is_black(full_range: bool, black: int, renderer: Renderer) -> None:
     layout = FrameLayout(width=640, height=360)
     tiles = (Rect(x=2, y=4, w=100, h=90), Rect(x=104, y=4, w=96, h=90))
     plan = output(220, 100, tiles, full_range)
     view = View(0, 0, 200, 180)
-    y, u, v = draw(frame(layout), layout, (view, view), plan)
+    y, u, v = draw(frame(layout), layout, (view, view), plan, renderer)
     outside = np.ones(y.shape, bool)
     for t in tiles:
         outside[t.y : t.y + t.h, t.x : t.x + t.w] = False
@@ -125,38 +142,36 @@ def test_what_no_tile_covers_is_black(full_range: bool, black: int) -> None:
     assert len(set(y[~outside].tolist())) > 50
 
 
-def test_one_renderer_draws_frames_of_different_sizes() -> None:
-    renderer = OpenCvRenderer()
+def test_one_renderer_draws_frames_of_different_sizes(renderer: Renderer) -> None:
     for width, height in ((640, 360), (1280, 720), (320, 180)):
         layout, plan = FrameLayout(width=width, height=height), side_by_side(width, height)
         source, target = frame(layout), np.empty(layout.frame_bytes, np.uint8)
         view = View(3.3, 1.1, height * 0.5 * 16 / 18, height * 0.5)
         renderer.render(source, layout, (view, view), plan, layout.planes(target))
-        again = draw(source, layout, (view, view), plan)
+        again = draw(source, layout, (view, view), plan, renderer)
         assert np.array_equal(layout.planes(target)[0], again[0])
 
 
-def test_pixels_that_are_not_square_are_stretched() -> None:
+def test_pixels_that_are_not_square_are_stretched(renderer: Renderer) -> None:
     layout, plan = FrameLayout(width=640, height=360), side_by_side(400, 200)
     source = (blob((360, 640), 200, 180, 10), *frame(layout)[1:])
     view = View(150, 130, 100, 50)
-    y, _, _ = draw(source, layout, (view, View(150, 130, 50, 100)), plan)
+    y, _, _ = draw(source, layout, (view, View(150, 130, 50, 100)), plan, renderer)
     assert centre(y[:, :200])[0] == pytest.approx(100.5, abs=1)
 
 
 @pytest.mark.parametrize(
     "view", [View(-1, 0, 10, 10), View(0, 0, 641, 10), View(600, 0, 41, 10), View(0, 0, 0, 10)]
 )
-def test_a_view_outside_of_the_frame_is_refused(view: View) -> None:
+def test_a_view_outside_of_the_frame_is_refused(view: View, renderer: Renderer) -> None:
     layout = FrameLayout(width=640, height=360)
     with pytest.raises(ValueError, match="leaves the frame"):
-        draw(frame(layout), layout, (View(0, 0, 9, 9), view), side_by_side(64, 64))
+        draw(frame(layout), layout, (View(0, 0, 9, 9), view), side_by_side(64, 64), renderer)
 
 
-def test_planes_of_another_size_are_refused() -> None:
+def test_planes_of_another_size_are_refused(renderer: Renderer) -> None:
     layout, plan = FrameLayout(width=640, height=360), side_by_side(64, 64)
     view, small = View(0, 0, 9, 9), FrameLayout(width=62, height=64)
-    renderer = OpenCvRenderer()
     with pytest.raises(ValueError, match="source planes"):
         renderer.render(frame(small), layout, (view, view), plan, frame(small))
     with pytest.raises(ValueError, match="canvas"):
