@@ -44,8 +44,9 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
         segments, total = 0, 0
         for segment, file in split(path, source, folder, runtime.settings.segment_target_s):
             key = segment_key(job, file.name)
-            runtime.store.put(key, file)
             runtime.checkpoint(job)
+            # Nothing may come between these two: who stores an object learns here that it is late.
+            runtime.store.put(key, file)
             if not ledger.add_segment(job, segment.model_copy(update={"key": key})):
                 runtime.store.delete(key)  # the job ended meanwhile, and was cleaned up after
                 return
