@@ -630,6 +630,13 @@ local function admit(ahead)
   return there and chosen or admit(ahead)
 end
 
+-- A segment of the job in focus, whose id is `each`, as `due` answers it; nil when none may go.
+local function taken_of(each, most)
+  local taken = operation.take_segment(most)
+  reindex(#taken == 0)
+  return taken[1] and {'segment', each, taken[1], taken[2], get('batch_frames')} or nil
+end
+
 -- The next segment by fair share, of a job with less than `most` of them at decoders.
 local function next_segment(most)
   -- Of the jobs in front as many may be passed over as have segments at decoders.
@@ -637,10 +644,9 @@ local function next_segment(most)
   for _, each in ipairs(redis.call('ZRANGE', across .. 'ready', 0, busy)) do
     if tonumber(redis.call('HGET', across .. 'busy', each) or '0') < tonumber(most) then
       focus(each)
-      local taken = operation.take_segment(most)
-      reindex(#taken == 0)
-      if taken[1] then
-        return {'segment', each, taken[1], taken[2], get('batch_frames')}
+      local segment = taken_of(each, most)
+      if segment then
+        return segment
       end
     end
   end
@@ -654,10 +660,9 @@ local function overtaken()
     focus(each)
     local turn = string.match(get('turn') or '', '^(%d+):')
     if turn and redis.call('ZSCORE', prefix .. 'ready', turn) then
-      local taken = operation.take_segment(redis.call('HLEN', prefix .. 'running') + 1)
-      reindex(#taken == 0)
-      if taken[1] then
-        return {'segment', each, taken[1], taken[2], get('batch_frames')}
+      local segment = taken_of(each, redis.call('HLEN', prefix .. 'running') + 1)
+      if segment then
+        return segment
       end
     end
   end
