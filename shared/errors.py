@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     FRAMES_FAILED = "frames_failed"
     CHECK_FAILED = "check_failed"
     CANCELLED = "cancelled"
+    OVER_QUOTA = "over_quota"
     STACK_FAILED = "stack_failed"
     INTERNAL = "internal"
 

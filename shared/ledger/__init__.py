@@ -4,22 +4,26 @@ from shared.ledger.ledger import Ledger
 from shared.ledger.records import (
     STAGES,
     ChunkRecord,
+    Event,
     Facts,
     Flight,
     JobResult,
     JobView,
     Losses,
+    Page,
     Turn,
 )
 
 __all__ = [
     "STAGES",
     "ChunkRecord",
+    "Event",
     "Facts",
     "Flight",
     "JobResult",
     "JobView",
     "Ledger",
     "Losses",
+    "Page",
     "Turn",
 ]

@@ -17,6 +17,7 @@
 --           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped concealed"
 --           redo      set   segments to be dispatched again when their decoder is through
 --           tracker   string, state of the tracker after the batch before `turn`
+--           events    stream  type, data: what happened to the job, for who watches it
 --       6 across   what is asked of all jobs at once is kept under across .. name (see `reindex`):
 --           queued    zset  jobs not admitted yet, by priority, then age
 --           open      zset  jobs admitted and not ended       splitting  zset  admitted, split not done
@@ -27,6 +28,8 @@
 --           changed   zset  jobs whose progress is to be told, by the time of the change, ms
 --           kept      zset  ended jobs whose record and objects are there -> time of the end, ms
 --           clock     hash  virtual times: segments, splits, class:0 .. class:9
+--           list:SCOPE:STATE  zset  job -> time of submission, ms; SCOPE is `all` or `of:OWNER`,
+--                     STATE a state, `any` or `live`
 --       7 base     the key of a job without its id
 -- ARGV  1 operation, then its arguments.
 --
@@ -38,6 +41,8 @@ local across, base = KEYS[6], KEYS[7]
 local me = string.sub(job, #base + 1)
 
 local RANK = {decode = 0, infer = 1, compose = 2, encode = 3}
+
+local BELL = 'df:bell'
 
 local PARTS = {'segments', 'ready', 'running', 'attempts', 'batches', 'losses', 'redo', 'flight',
   'faces', 'plans', 'parked', 'chunks', 'tracker', 'hands', 'tries', 'why',
@@ -125,6 +130,58 @@ local function place(name, score)
   return false
 end
 
+local EVENTS_KEPT = 500
+
+-- Tells those who watch the job: an entry of its stream, and a bell for whoever waits for any.
+local function tell(kind, data)
+  redis.call('XADD', prefix .. 'events', 'MAXLEN', '~', EVENTS_KEPT, '*', 'type', kind, 'data', data)
+  redis.call('PUBLISH', BELL, me)
+end
+
+local function each_list(state, call)
+  local owner = get('owner')
+  for _, scope in ipairs(owner and owner ~= '' and {'all', 'of:' .. owner} or {'all'}) do
+    call(across .. 'list:' .. scope .. ':' .. state)
+  end
+end
+
+local function is_live(state)
+  return state ~= 'succeeded' and state ~= 'failed' and state ~= 'cancelled'
+end
+
+-- Has the job in the lists of its `state` and of no other; nil: in none.
+local function enlist(state)
+  local before = get('listed')
+  if before == state then
+    return
+  end
+  if before then
+    each_list(before, function(key) redis.call('ZREM', key, me) end)
+  end
+  if not state then
+    each_list('any', function(key) redis.call('ZREM', key, me) end)
+    each_list('live', function(key) redis.call('ZREM', key, me) end)
+    return
+  end
+  local since = get('submitted_ms')
+  local function add(key) redis.call('ZADD', key, since, me) end
+  each_list(state, add)
+  each_list('any', add)
+  each_list('live', is_live(state) and add or function(key) redis.call('ZREM', key, me) end)
+  redis.call('HSET', job, 'listed', state)
+end
+
+-- Drops the record of a job, the last of it.
+local function drop()
+  enlist(nil)
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', prefix .. part)
+  end
+  redis.call('DEL', job, prefix .. 'events')
+  redis.call('ZREM', across .. 'kept', me)
+  redis.call('SREM', ended_jobs, me)
+end
+
 -- Brings the indexes in step with the job. Called after every operation that may change anything
 -- rather than where something changes: no operation can forget it. Writes only what differs from
 -- the last time, unless `thoroughly`.
@@ -136,9 +193,13 @@ local function reindex(thoroughly)
   local waiting = going and redis.call('ZCARD', prefix .. 'ready') > 0
   local running = going and redis.call('HLEN', prefix .. 'running') or 0
   local shown = table.concat({state or '', row[4] or '0', row[5] or '0'}, ' ')
-  if going and shown ~= row[7] then
+  if state and shown ~= row[7] then
     redis.call('HSET', job, 'shown', shown)
-    redis.call('ZADD', across .. 'changed', 'NX', now_ms(), me)
+    tell(string.match(row[7] or '', '^%a*') == state and 'progress' or 'state', shown)
+    enlist(state)
+    if going then
+      redis.call('ZADD', across .. 'changed', 'NX', now_ms(), me)
+    end
   end
   local placed = table.concat({state or '', admitted or '0', tostring(waiting), running}, ' ')
   if going and placed == row[6] and not thoroughly then
@@ -209,23 +270,34 @@ end
 
 local operation = {}
 
--- submit id spec now_ms -> {'new'} | {state} | {'ending'}
-operation.submit = function(id, spec, now)
+-- submit id spec now_ms owner most -> {'new'} | {state} | {'ending'} | {'foreign'}: another owner's
+-- | {'full'}: the owner has `most` live jobs (0: as many as they like)
+operation.submit = function(id, spec, now, owner, most)
   local state = get('state')
+  if state and (get('owner') or '') ~= owner then
+    return {'foreign'}
+  end
   if state and state ~= 'failed' and state ~= 'cancelled' then
     return {state}
   end
   if redis.call('SISMEMBER', ended_jobs, id) == 1 then
     return {'ending'}  -- its slots and objects are about to be taken away
   end
+  if tonumber(most) > 0
+    and redis.call('ZCARD', across .. 'list:of:' .. owner .. ':live') >= tonumber(most) then
+    return {'full'}
+  end
+  enlist(nil)
   redis.call('DEL', job)
+  redis.call('PERSIST', prefix .. 'events')
   for _, part in ipairs(PARTS) do
     -- What a failed predecessor left, if nobody came to clean up after it.
     redis.call('DEL', prefix .. part)
   end
   redis.call('SREM', ended_jobs, id)
   redis.call('ZREM', across .. 'kept', id)
-  redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0')
+  redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0',
+    'owner', owner)
   redis.call('ZADD', live, now, id)
   ring()
   return {'new'}
@@ -264,6 +336,7 @@ operation.take = function(item, worker, most)
   redis.call('HSET', prefix .. 'hands', item, worker)
   if item == 'split' then
     redis.call('HSET', job, 'state', 'splitting')
+    redis.call('HSETNX', job, 'started_ms', now_ms())
   end
   return {'go', tries}
 end
@@ -561,6 +634,7 @@ operation.replace = function(name, message)
   for _, part in ipairs({'flight', 'parked', 'faces', 'plans'}) do
     redis.call('HDEL', prefix .. part, name)
   end
+  tell('warning', 'replaced ' .. name)
   ring()
   return get('turn') == name and advance() or {}
 end
@@ -592,6 +666,7 @@ operation.finish = function(id, state, code, message, result, ttl, now)
   redis.call('HSET', job, 'state', state, 'code', code, 'message', message, 'result', result,
     'ended_ms', now)
   redis.call('EXPIRE', job, ttl)
+  redis.call('EXPIRE', prefix .. 'events', ttl)
   redis.call('ZREM', live, id)
   redis.call('SADD', ended_jobs, id)
   redis.call('ZADD', across .. 'kept', now_ms(), id)
@@ -769,6 +844,7 @@ operation.cleaned = function(ttl)
   end
   redis.call('SREM', ended_jobs, me)
   redis.call('EXPIRE', job, ttl)
+  redis.call('EXPIRE', prefix .. 'events', ttl)
   return {'1'}
 end
 
@@ -793,11 +869,23 @@ operation.bury = function(retention)
   if not at or not ended() or tonumber(at) > now_ms() - retention then
     return {'0'}
   end
-  for _, part in ipairs(PARTS) do
-    redis.call('DEL', prefix .. part)
+  drop()
+  return {'1'}
+end
+
+-- drop -> {'1'}: as `bury`, at once.
+operation.drop = function()
+  drop()
+  return {'1'}
+end
+
+-- unlist scope state job... -> {'1'}: takes jobs whose record has expired out of a list.
+operation.unlist = function(scope, state, ...)
+  for _, each in ipairs({...}) do
+    if redis.call('EXISTS', base .. each) == 0 then
+      redis.call('ZREM', across .. 'list:' .. scope .. ':' .. state, each)
+    end
   end
-  redis.call('DEL', job)
-  redis.call('ZREM', across .. 'kept', me)
   return {'1'}
 end
 
@@ -809,7 +897,7 @@ end
 
 -- These change no job, or bring the indexes in step themselves.
 local LOOKS = {wanted = true, in_turn = true, segment_state = true, due = true, unclaimed = true,
-  mend = true, changed = true, outlived = true, ring = true}
+  mend = true, changed = true, outlived = true, ring = true, unlist = true}
 
 local answer = operation[ARGV[1]](unpack(ARGV, 2))
 if not LOOKS[ARGV[1]] then

@@ -10,11 +10,13 @@ from shared.jobs import JobSpec, JobState, OutputPlan, Segment, SourceInfo
 from shared.ledger.records import (
     STAGES,
     ChunkRecord,
+    Event,
     Facts,
     Flight,
     JobResult,
     JobView,
     Losses,
+    Page,
     Turn,
 )
 from shared.messages import (
@@ -50,15 +52,26 @@ class Ledger:
 
     # --- jobs -----------------------------------------------------------------------------------
 
-    def submit(self, job: str, spec: JobSpec) -> JobState:
+    def submit(self, job: str, spec: JobSpec, owner: str = "", *, most_live: int = 0) -> JobState:
         """Enter a job as queued. An id that is known keeps its state, unless it failed.
 
+        `most_live`: how many jobs of `owner` may not have ended; 0: any number.
         Raises TemporaryError while an earlier try of the job is being cleaned up after: a client
-        waits for the end of that (`is_ending`) before it stores the source.
+        waits for the end of that (`is_ending`) before it stores the source. Raises PermanentError
+        OVER_QUOTA for one job too many, BAD_OPTION for an id that another owner has.
         """
-        answer = self._call(job, "submit", job, spec.model_dump_json(), int(time.time() * 1000))
+        text, now = spec.model_dump_json(), int(time.time() * 1000)
+        answer = self._call(job, "submit", job, text, now, owner, most_live)
         if answer == ["ending"]:
             raise TemporaryError(ErrorCode.BUSY, f"The job {job} has just ended; try again.", 0.2)
+        if answer == ["foreign"]:
+            raise PermanentError(ErrorCode.BAD_OPTION, "A job with this id exists already.")
+        if answer == ["full"]:
+            raise PermanentError(
+                ErrorCode.OVER_QUOTA,
+                f"{most_live} jobs are queued or running, which is the quota; wait for one to end, "
+                "or cancel one.",
+            )
         return JobState.QUEUED if answer == ["new"] else JobState(answer[0])
 
     def is_ending(self, job: str) -> bool:
@@ -137,9 +150,7 @@ class Ledger:
 
     def drop(self, job: str) -> None:
         """Drop the record too."""
-        self.forget(job)
-        self._redis.delete(_key(job))
-        self._redis.zrem(f"{INDEX}kept", job)
+        self._call(job, "drop")
 
     def add(self, job: str, **amounts: float) -> None:
         """Add to counters of the report, for example `cpu_ms_decode`."""
@@ -403,6 +414,57 @@ class Ledger:
         """Drop the record, the last of a job; False when it was submitted again meanwhile."""
         return self._call(job, "bury", self._retention_s * 1000) == ["1"]
 
+    # --- lists and events: what people watch ----------------------------------------------------
+
+    def listed(
+        self, owner: str | None, state: str = "any", cursor: str | None = None, count: int = 50
+    ) -> Page:
+        """Jobs of `owner` (None: of all), newest first, from `cursor` on, at most `count`.
+
+        `state`: a JobState, `live` (not ended) or `any`. Jobs that appear or change state meanwhile
+        neither shift pages nor show up twice. Raises ValueError for a cursor that is none.
+        """
+        scope = "all" if owner is None else f"of:{owner}"
+        key = f"{INDEX}list:{scope}:{state}"
+        since, after = _position(cursor)
+        found: list[tuple[str, float]] = []
+        skipped = 0
+        while len(found) <= count:
+            rows = self._redis.zrevrangebyscore(
+                key, since, "-inf", start=skipped, num=count + 1, withscores=True
+            )
+            # Equal times are in reverse order of their names.
+            found += [(str(j), s) for j, s in rows if after is None or (s, str(j)) < after]
+            skipped += len(rows)
+            if len(rows) <= count:
+                break
+        page = found[:count]
+        more = len(found) > count
+        jobs = [job for job, _ in page]
+        self._unlist(scope, state, jobs)
+        return Page(jobs, f"{page[-1][1]:.0f}-{page[-1][0]}" if more else None)
+
+    def count(self, owner: str | None, state: str = "any") -> int:
+        """How many jobs `listed` would give in all."""
+        scope = "all" if owner is None else f"of:{owner}"
+        return int(self._redis.zcard(f"{INDEX}list:{scope}:{state}"))
+
+    def _unlist(self, scope: str, state: str, jobs: Sequence[str]) -> None:
+        """Of a page that was read: records expire where no coordinator buries them."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job in jobs:
+            pipeline.exists(_key(job))
+        found = pipeline.execute() if jobs else []
+        gone = [job for job, there in zip(jobs, found, strict=True) if not there]
+        if gone:
+            self._call("", "unlist", scope, state, *gone)
+
+    def events(self, job: str, after: str = "-", count: int = 100) -> list[Event]:
+        """What happened to the job after the event with id `after` ("-": from the first kept on)."""
+        start = after if after == "-" else f"({after}"
+        rows = self._redis.xrange(f"{_key(job)}:events", min=start, max="+", count=count)
+        return [Event(str(name), str(row["type"]), str(row["data"])) for name, row in rows]
+
     # --- the coordinator's bell -----------------------------------------------------------------
 
     def ring(self) -> None:
@@ -457,6 +519,20 @@ def _key(job: str) -> str:
     return f"df:job:{job}"
 
 
+def _moment(text: str | None) -> int | None:
+    return int(float(text)) if text else None
+
+
+def _position(cursor: str | None) -> tuple[float | str, tuple[float, str] | None]:
+    """Where a page begins: highest score, and the last entry before it."""
+    if cursor is None:
+        return "+inf", None
+    since, dash, job = cursor.partition("-")
+    if not (dash and since.isdecimal() and len(since) < 16):
+        raise ValueError(f"not a cursor: {cursor!r}")
+    return float(since), (float(since), job)
+
+
 def _sum(losses: Sequence[str]) -> Losses:
     rows = [row.split() for row in losses]
     return Losses(*(sum(int(row[at]) for row in rows) for at in range(4)))
@@ -475,16 +551,21 @@ def _view(job: str, row: Mapping[str, str], lost: Sequence[str]) -> JobView:
         if key.startswith("engine_")
     }
     result = row.get("result")
+    spec = JobSpec.model_validate_json(row["spec"])
     losses = _sum(lost)
     return JobView(
         job=job,
         state=JobState(row["state"]),
-        name=JobSpec.model_validate_json(row["spec"]).name,
+        name=spec.name,
         expected=int(row.get("frames_expected", 0)) - losses.lost - losses.dropped,
         done=(done[0], done[1], done[2], done[3]),
         cpu_s=cpu,
         engines=engines,
         submitted_ms=int(row["submitted_ms"]),
+        spec=spec,
+        owner=row.get("owner", ""),
+        started_ms=_moment(row.get("started_ms")),
+        ended_ms=_moment(row.get("ended_ms")),
         code=row.get("code", ""),
         message=row.get("message", ""),
         result=JobResult.model_validate_json(result) if result else None,

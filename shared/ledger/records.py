@@ -75,7 +75,11 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as people see it. Counts are frames; `done` has one count for each of STAGES."""
+    """A job as people see it. Counts are frames; `done` has one count for each of STAGES.
+
+    `owner` is the tenant, "" for jobs of the machine's own command; times are ms since 1970, None
+    when it has not come to that.
+    """
 
     job: str
     state: JobState
@@ -85,9 +89,31 @@ class JobView:
     cpu_s: dict[str, float]
     engines: dict[str, str]
     submitted_ms: int
+    spec: JobSpec
+    owner: str = ""
+    started_ms: int | None = None
+    ended_ms: int | None = None
     code: str = ""
     message: str = ""
     result: JobResult | None = None
+
+
+class Event(NamedTuple):
+    """Something that happened to a job. `id` grows; `kind` is `state`, `progress` or `warning`.
+
+    `data`: "STATE FRAMES EXPECTED" of the first two; words of a warning.
+    """
+
+    id: str
+    kind: str
+    data: str
+
+
+class Page(NamedTuple):
+    """A page of a list of jobs, newest first; `cursor` leads to the next, None at the end."""
+
+    jobs: list[str]
+    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)

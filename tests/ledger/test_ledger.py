@@ -248,8 +248,8 @@ def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
     ledger.finish("j", JobResult(key="k", frames=1))
     ledger.forget("j")
     keys = {str(key) for key in redis.scan_iter(match="df:job*")}
-    assert keys == {"df:job:j"}
-    assert 0 < int(redis.ttl("df:job:j")) <= 60
+    assert keys == {"df:job:j", "df:job:j:events"}
+    assert all(0 < int(redis.ttl(key)) <= 60 for key in keys)
 
 
 def test_a_batch_that_moved_on_is_not_forgotten(ledger: Ledger) -> None:
@@ -311,7 +311,8 @@ def test_a_job_submitted_again_finds_nothing_of_the_failed_one(
     ledger.fail("j", ErrorCode.STAGE_FAILED, "broken")
     ledger.cleaned("j")
     ledger.submit("j", job_spec())
-    assert [str(key) for key in redis.scan_iter("df:job:j:*")] == []
+    assert [str(key) for key in redis.scan_iter("df:job:j:*")] == ["df:job:j:events"]
+    assert redis.ttl("df:job:j:events") == -1
     ledger.take("j", "split", "w")
     assert ledger.add_segment("j", segment(0))
     assert ledger.take_segment("j", 1) is not None
@@ -330,3 +331,81 @@ def test_a_late_worker_writes_nothing_about_a_job_that_was_dropped(
     ledger.add("j", cpu_ms_infer=1.0)
     assert not ledger.enter(message, "infer", "w")
     assert [str(key) for key in redis.scan_iter("df:job:*")] == []
+
+
+def test_lists_show_each_owner_its_own_jobs_newest_first_by_state(
+    ledger: Ledger, redis: Connection
+) -> None:
+    for number, owner in enumerate(("ann", "bob", "ann", "", "ann")):
+        ledger.submit(f"j{number}", job_spec(), owner)
+    ledger.take("j2", "split", "w")
+    ledger.cancel("j0")
+    everything = ledger.listed(None).jobs
+    assert sorted(everything, reverse=True) == ["j4", "j3", "j2", "j1", "j0"]
+    times = [view.submitted_ms for view in ledger.views(everything)]
+    assert times == sorted(times, reverse=True)
+    assert set(ledger.listed("ann").jobs) == {"j4", "j2", "j0"}
+    assert ledger.listed("ann", "splitting").jobs == ["j2"]
+    assert ledger.listed("ann", "cancelled").jobs == ["j0"]
+    assert set(ledger.listed("ann", "live").jobs) == {"j4", "j2"}
+    assert ledger.listed("eve") == ([], None)
+    ledger.drop("j2")
+    assert ledger.listed("ann", "splitting").jobs == []
+    redis.delete("df:job:j4")  # expired, with nobody there to bury it
+    ledger.listed("ann")
+    assert ledger.listed("ann").jobs == ["j0"]
+
+
+def test_pages_hold_every_job_once_also_when_all_came_in_the_same_millisecond(
+    ledger: Ledger, redis: Connection
+) -> None:
+    names = {f"j{number:02}" for number in range(23)}
+    for name in names:
+        ledger.submit(name, job_spec())
+    redis.zadd("df:index:list:all:any", dict.fromkeys(names, 1_700_000_000_000))
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = ledger.listed(None, cursor=cursor, count=5)
+        found += page.jobs
+        cursor = page.cursor
+        if cursor is None:
+            break
+        ledger.submit(f"late{len(found)}", job_spec())
+    assert found == sorted(names, reverse=True)
+    with pytest.raises(ValueError, match="not a cursor"):
+        ledger.listed(None, cursor="x")
+
+
+def test_a_quota_counts_what_has_not_ended_and_ids_belong_to_their_owner(ledger: Ledger) -> None:
+    ledger.submit("a", job_spec(), "ann", most_live=2)
+    ledger.submit("b", job_spec(), "ann", most_live=2)
+    with pytest.raises(PermanentError, match="quota"):
+        ledger.submit("c", job_spec(), "ann", most_live=2)
+    assert ledger.state("c") is None
+    assert ledger.submit("a", job_spec(), "ann", most_live=2) == "queued"  # the same job again
+    ledger.submit("d", job_spec(), "bob", most_live=2)
+    with pytest.raises(PermanentError, match="exists"):
+        ledger.submit("d", job_spec(), "ann")
+    ledger.cancel("a")
+    ledger.submit("c", job_spec(), "ann", most_live=2)
+
+
+def test_events_tell_every_state_in_order_and_can_be_resumed(
+    ledger: Ledger, redis: Connection
+) -> None:
+    bell = redis.pubsub(ignore_subscribe_messages=True)
+    bell.subscribe("df:bell")
+    begin(ledger)
+    ledger.fail("j", ErrorCode.STAGE_FAILED, "broken")
+    events = ledger.events("j")
+    assert events[0].data.startswith("queued")
+    assert events[-1].data.startswith("failed")
+    assert [e.data.split()[0] for e in events if e.kind == "state"] == list(
+        dict.fromkeys(event.data.split()[0] for event in events)
+    )
+    assert ledger.events("j", events[1].id) == events[2:]
+    rung = [bell.get_message(timeout=1.0) for _ in range(len(events) + 1)]
+    assert {message["data"] for message in rung if message} == {"j"}
+    bell.close()
+    assert 0 < int(redis.ttl("df:job:j:events")) <= 60
