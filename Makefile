@@ -56,10 +56,17 @@ bench: setup  ## Speed against one ffmpeg process, in the same run
 chaos: setup  ## Faults at random against a stack of its own; SEED, MINUTES
 	$(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-lock: setup  ## Renew the lock file (no registry address gets into it)
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --quiet
+
+lock: setup  ## Renew the lock files (no registry address gets into them)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --quiet -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
+	@# Of the images: the same versions, without tools for development.
+	$(COMPILE) pyproject.toml -c requirements.lock -o requirements-runtime.lock
+	$(COMPILE) pyproject.toml -c requirements.lock --extra gpu \
+	  --override deploy/docker/gpu-overrides.txt -o deploy/docker/requirements-gpu.lock
+	$(COMPILE) deploy/docker/build.txt -c requirements.lock -o deploy/docker/requirements-build.lock
 
 clean:  ## Remove what setup made
 	rm -rf $(VENV)

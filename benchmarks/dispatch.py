@@ -24,12 +24,13 @@ from pathlib import Path
 from client.stack import start_server, stop_server
 from services.coordinator.closing import Closing
 from services.coordinator.dispatch import Dispatcher
+from services.coordinator.telling import Telling
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
 from shared.jobs import Codec, ColorTags, JobSpec, OutputPlan, Rect, Segment, SourceInfo
 from shared.ledger import Losses
 from shared.messages import Message, SegmentMessage
-from shared.queues import TaskResults, make_app
+from shared.queues import make_app
 from shared.redisdb import Connection, connect
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
@@ -75,9 +76,9 @@ class Bench:
         self._outbox = Nowhere()
         behind = replace(runtime, outbox=self._outbox)
         self._dispatcher = Dispatcher(behind)
-        results = TaskResults(make_app(runtime.settings.redis_url))
+        telling = Telling(runtime.ledger, make_app(runtime.settings.redis_url))
         # Its slower rounds never come; what they cost is bounded by their slices.
-        self._closing = Closing(behind, results, clock=lambda: 0.0)
+        self._closing = Closing(behind, telling, clock=lambda: 0.0)
         self._jobs = 0
         self._extra = 0
         ArenaRegistry(runtime.redis).publish(ARENA)

@@ -8,21 +8,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
 from chaos.checks import over_limit, problems_after, problems_while_up
 from chaos.cluster import Cluster, settled
 from chaos.faults import FAULTS, Attack, power_cut
+from chaos.proxy import Proxy, proxy_to
 from shared.errors import DualfaceError
 from shared.jobs import JobState
 from shared.redisdb import RedisError
+from tests.servers import s3_server
 from tests.system.runs import home_in, picture_hash
 from tests.videos import VideoSpec, make_video
 
-PASSING = (RedisError, DualfaceError, OSError, ValueError, psutil.Error)
+PASSING = (RedisError, DualfaceError, OSError, ValueError, psutil.Error, httpx.HTTPError)
 """What asking a stack under attack may raise."""
 
 LONGEST_QUIET_S = 120.0
@@ -33,6 +38,17 @@ VIDEOS = (
     VideoSpec(size=(192, 108), frames=90, gop=90, bframes=3),
     VideoSpec(size=(128, 96), frames=240, gop=12, audio="aac"),
 )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The command's options."""
+
+    seed: int
+    minutes: float
+    jobs: int
+    every: float
+    store: str
 
 
 @dataclass
@@ -60,13 +76,23 @@ class Jobs:
     live: dict[str, Path] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     submitted: int = 0
+    next: tuple[Path, int, bool] | None = None
 
     def step(self, *, more: bool) -> None:
         """Submit what is missing, cancel now and then, judge what ended."""
         while more and len(self.live) < self.at_once:
-            job, video = f"chaos-{self.submitted}", self.chance.choice(list(self.videos))
-            self.cluster.submit(job, video, self.chance.randint(0, 9))
+            # What did not get through is sent once more, as the same job.
+            if self.next is None:
+                video = self.chance.choice(list(self.videos))
+                self.next = (video, self.chance.randint(0, 9), self.chance.random() < 0.5)
+            video, priority, by_api = self.next
+            job = f"chaos-{self.submitted}"
+            if by_api:
+                job = self.cluster.submit_by_api(job, video, priority)
+            else:
+                self.cluster.submit(job, video, priority)
             self.submitted += 1
+            self.next = None
             self.live[job] = video
         if more and self.live and self.chance.random() < 0.004:
             job = self.chance.choice(list(self.live))
@@ -92,11 +118,25 @@ class Jobs:
             self.story.problems.append(f"{job} {state.value}: {message}")
 
 
-def run(seed: int, seconds: float, at_once: int, every_s: float, folder: Path) -> Story:
+@contextmanager
+def a_store(folder: Path, kind: str) -> Iterator[tuple[Proxy | None, dict[str, str]]]:
+    """The proxy in front of an S3 server, and settings for it; for a folder neither."""
+    if kind == "folder":
+        yield None, {}
+        return
+    (folder / "s3").mkdir()
+    with s3_server(folder / "s3") as server, proxy_to(server.host, server.port) as proxy:
+        yield proxy, server.settings("chaos", "some/where", proxy.port) | {"s3_timeout_s": "3"}
+
+
+def run(chosen: Chosen, folder: Path) -> Story:
     """The whole story; `folder` is for everything."""
-    chance, story = random.Random(seed), Story()
-    with home_in(folder, retention_s="600") as home:
-        cluster = Cluster(home)
+    chance, story = random.Random(chosen.seed), Story()
+    with (
+        a_store(folder, chosen.store) as (proxy, settings),
+        home_in(folder, retention_s="600", **settings) as home,
+    ):
+        cluster = Cluster(home, proxy)
         videos = {}
         for number, spec in enumerate(VIDEOS):
             video = make_video(folder / f"video-{number}.mp4", spec)
@@ -106,9 +146,9 @@ def run(seed: int, seconds: float, at_once: int, every_s: float, folder: Path) -
             videos[video] = picture_hash(home.results / f"calm-{number}.mp4")
         cluster.start()
         files = cluster.descriptors()
-        jobs = Jobs(cluster, chance, story, videos, at_once)
-        attack = Attack(cluster, chance)
-        _attack(attack, jobs, story, seconds, every_s)
+        jobs = Jobs(cluster, chance, story, videos, chosen.jobs)
+        attack = Attack(cluster, chance, min(20.0, 12 * chosen.minutes))
+        _attack(attack, jobs, story, 60 * chosen.minutes, chosen.every)
         _calm_down(attack, jobs, story)
         if not story.problems:
             story.problems += problems_while_up(cluster, files)
@@ -155,6 +195,7 @@ def _revive(attack: Attack, story: Story, error: BaseException) -> None:
 def _calm_down(attack: Attack, jobs: Jobs, story: Story) -> None:
     """No more faults: every job must end by itself."""
     attack.thaw_all()
+    attack.cluster.heal()
     story.say(f"no more faults, {len(jobs.live)} jobs to go")
     deadline = time.monotonic() + LONGEST_QUIET_S
     while jobs.live and time.monotonic() < deadline:
@@ -177,10 +218,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=4, help="how many at a time")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between faults, about")
-    chosen = parser.parse_args()
+    parser.add_argument("--store", choices=("s3", "folder"), help="default: by the seed")
+    given = vars(parser.parse_args())
+    chosen = Chosen(**{**given, "store": given["store"] or ("folder", "s3")[given["seed"] % 2]})
     with tempfile.TemporaryDirectory(prefix="dualface-chaos-") as folder:
-        story = run(chosen.seed, 60 * chosen.minutes, chosen.jobs, chosen.every, Path(folder))
-    print(f"seed {chosen.seed}: faults {sum(story.faults.values())} {dict(story.faults)}")
+        story = run(chosen, Path(folder))
+    print(f"seed {chosen.seed}, store {chosen.store}")
+    print(f"faults: {sum(story.faults.values())} {dict(story.faults)}")
     print(f"jobs: {dict(story.outcomes)}")
     for problem in story.problems:
         print(f"PROBLEM {problem}")

@@ -14,10 +14,15 @@ PERMANENT = (
     "df:lease:slots:",  # `meta` only: the last fencing token has to be remembered
     "df:index:",
     "df:wake",
+    "df:keys",
+    "df:lease:things",
     "_kombu.binding",
     "unacked",
 )
 """Beginnings of keys that may stay without an expiry while a stack is up and idle."""
+
+KEPT = ("result", "report", "tracks", "thumbnails")
+"""Objects of a job that succeeded."""
 
 MORE_FILES = 24
 """Open files that a process which stays may gain by connections made anew."""
@@ -42,6 +47,9 @@ def problems_after(cluster: Cluster) -> list[str]:
     home = cluster.home
     found = [f"left: {path}" for path in home.shm.iterdir()]
     found += [f"left: {path}" for path in home.state.glob("store/.scratch/*")]
+    found += [f"left: {path}" for path in home.state.glob("scratch/*")]
+    if left := cluster.store.clear_leftovers(0):
+        found.append(f"left: {left} unfinished uploads")
     found += [f"lives: {process}" for process in home.processes()]
     return found
 
@@ -78,4 +86,4 @@ def _keys(cluster: Cluster) -> list[str]:
 
 def _objects(cluster: Cluster) -> list[str]:
     keys = cluster.store.keys("jobs")
-    return [f"object: {key}" for key in keys if "/result" not in key]
+    return [f"object: {key}" for key in keys if key.split("/")[2].partition(".")[0] not in KEPT]

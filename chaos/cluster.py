@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
+from chaos.proxy import Fault, Proxy
 from shared.jobs import JobSpec
 from shared.leases import Leases
 from shared.ledger import JobView, Ledger
 from shared.names import source_key
 from shared.redisdb import Connection, RedisError, connect
-from shared.storage.directory import DirectoryStore
+from shared.settings import Settings
+from shared.storage import open_store
+from shared.storage.base import ObjectStore
 from tests.system.runs import Home, Running
 from tests.waiting import wait_until
 
@@ -30,6 +34,8 @@ class Cluster:
     """One machine's stack. It may be dead at any moment; whoever asks must expect that."""
 
     home: Home
+    proxy: Proxy | None = None
+    """In front of its object store, where that is a server."""
     command: Running | None = None
     starts: int = 0
     _redis: Connection | None = field(default=None, repr=False)
@@ -67,8 +73,7 @@ class Cluster:
     def redis(self) -> Connection:
         """A connection. Raises OSError while there is no stack."""
         if self._redis is None:
-            found = json.loads((self.home.state / "stack.json").read_text())
-            self._redis = connect(found["redis_url"])
+            self._redis = connect(self._facts()["redis_url"])
         return self._redis
 
     @property
@@ -81,10 +86,20 @@ class Cluster:
         """Its leases."""
         return Leases(self.redis, 20)
 
+    def heal(self) -> None:
+        """The store works again, if it did not."""
+        if self.proxy is not None:
+            self.proxy.set(Fault())
+
     @property
-    def store(self) -> DirectoryStore:
-        """Its store, there also while it is down."""
-        return DirectoryStore(self.home.state / "store")
+    def store(self) -> ObjectStore:
+        """Its store, there also while the stack is down."""
+        mine = {
+            name.removeprefix("DUALFACE_").lower(): value
+            for name, value in self.home.environment().items()
+            if name.startswith(("DUALFACE_STORE", "DUALFACE_S3_", "DUALFACE_STATE_DIR"))
+        }
+        return open_store(Settings.model_validate(mine))
 
     def submit(self, job: str, video: Path, priority: int) -> None:
         """As a client would."""
@@ -93,6 +108,27 @@ class Cluster:
         if not self.store.exists(key):
             self.store.adopt(key, video)
         self.ledger.submit(job, JobSpec(source=key, name=video.name, priority=priority))
+
+    def submit_by_api(self, name: str, video: Path, priority: int) -> str:
+        """Over REST; the job's id. The same `name` is the same job, however often it is sent.
+
+        Raises httpx.HTTPError when it did not get through.
+        """
+        facts = self._facts()
+        with video.open("rb") as file:
+            answer = httpx.post(
+                f"{facts['api_url']}/v1/jobs",
+                headers={"Authorization": f"Bearer {facts['api_key']}", "Idempotency-Key": name},
+                data={"spec": json.dumps({"priority": priority})},
+                files={"file": (video.name, file)},
+                timeout=10,
+            )
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def _facts(self) -> dict[str, str]:
+        found = json.loads((self.home.state / "stack.json").read_text())
+        return {str(name): str(value) for name, value in found.items()}
 
     def view(self, job: str) -> JobView | None:
         """How the job stands."""
@@ -109,7 +145,7 @@ class Cluster:
     def descriptors(self) -> dict[str, int]:
         """Open files of the processes that stay."""
         counts = {}
-        for name in ("coordinator", "arena"):
+        for name in ("coordinator", "arena", "api"):
             with _alive():
                 counts[name] = self.home.worker(name).num_fds()
         return counts

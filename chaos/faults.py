@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import psutil
 
 from chaos.cluster import STAGES, Cluster
-from shared.messages import Message
+from chaos.proxy import Fault as StoreFault
+from chaos.proxy import Mode
+from shared.messages import VERSION, Message
 from shared.queues import CeleryOutbox, make_app
 from shared.runtime import queue_of
 
@@ -23,10 +25,12 @@ KEPT_MESSAGES = 200
 
 @dataclass
 class Attack:
-    """What faults work with. `frozen`: processes that somebody is about to wake up."""
+    """What faults work with. `longest_s`: of an outage of the store. `frozen`: processes that
+    somebody is about to wake up."""
 
     cluster: Cluster
     chance: random.Random
+    longest_s: float = 20.0
     frozen: list[psutil.Process] = field(default_factory=list)
     seen: list[tuple[str, Message, str]] = field(default_factory=list)
 
@@ -102,6 +106,40 @@ def freeze_redis(attack: Attack) -> str:
     return f"froze Redis for {seconds:.1f} s"
 
 
+def kill_api(attack: Attack) -> str:
+    """Who takes jobs, perhaps in the middle of taking one."""
+    attack.cluster.home.worker("api").kill()
+    return "killed the API"
+
+
+def freeze_api(attack: Attack) -> str:
+    """Clients wait, or give up and come again."""
+    seconds = attack.chance.uniform(1, 5)
+    attack.freeze(attack.cluster.home.worker("api"), seconds)
+    return f"froze the API for {seconds:.1f} s"
+
+
+def store_away(attack: Attack) -> str:
+    """The object store refuses connections, answers nothing, or nothing but errors."""
+    if attack.cluster.proxy is None:
+        return "the store is a folder"
+    mode: Mode = attack.chance.choice(("refuse", "hang", "error"))
+    seconds = attack.chance.uniform(1, attack.longest_s)
+    attack.cluster.proxy.set(StoreFault(mode))
+    timer = threading.Timer(seconds, attack.cluster.heal)
+    timer.daemon = True
+    timer.start()
+    return f"the store is away ({mode}) for {seconds:.1f} s"
+
+
+def store_breaks_off(attack: Attack) -> str:
+    """The next few answers of the store end in the middle."""
+    if attack.cluster.proxy is None:
+        return "the store is a folder"
+    attack.cluster.proxy.set(StoreFault("cut", after_bytes=2000, times=attack.chance.randint(1, 5)))
+    return "answers of the store break off"
+
+
 def freeze_child(attack: Attack) -> str:
     """A process that will go on later as if nothing had happened."""
     children = attack.cluster.children()
@@ -136,7 +174,7 @@ def garbage(attack: Attack) -> str:
     """Something that nobody can read."""
     outbox = CeleryOutbox(make_app(_url(attack.cluster)))
     stage = attack.chance.choice(STAGES[1:])
-    outbox.send_body(f"{stage}.batch", {"v": 1, "nonsense": True}, queue_of(stage, "cpu0"))
+    outbox.send_body(f"{stage}.batch", {"v": VERSION, "nonsense": True}, queue_of(stage, "cpu0"))
     return f"sent nonsense to {stage}"
 
 
@@ -164,6 +202,10 @@ FAULTS: dict[Fault, int] = {
     freeze_coordinator: 2,
     repeat_messages: 5,
     garbage: 1,
+    kill_api: 3,
+    freeze_api: 2,
+    store_away: 4,
+    store_breaks_off: 3,
     power_cut: 1,
 }
 """With the weight of each."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from client.remote_app import remote_app
 from shared.jobs import Codec, Layout
 from shared.settings import Settings
 
@@ -23,6 +24,7 @@ dead_app = typer.Typer(
     help="Messages that no worker could read: list, show, requeue, drop.", no_args_is_help=True
 )
 app.add_typer(dead_app, name="dead")
+app.add_typer(remote_app)
 
 
 @app.command()
@@ -45,6 +47,10 @@ def run(
     crf: Annotated[
         int, typer.Option(min=0, max=51, help="Quality: lower is better and larger.")
     ] = 23,
+    bitrate: Annotated[
+        int | None,
+        typer.Option(min=50, max=800_000, help="kbit/s of the picture, constant, instead of crf."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="x264/x265 preset, ultrafast to slow.")] = "veryfast",
     detector: Annotated[
         str, typer.Option(help="Face detection model; `dualface models list` shows them.")
@@ -63,17 +69,21 @@ def run(
     from client.commands import run_command
     from client.requests import Options
 
-    options = Options(layout, size, codec, crf, preset, detector, detect_every, fps_limit)
+    options = Options(
+        layout, size, codec, crf, preset, detector, detect_every, fps_limit, bitrate=bitrate
+    )
     code = run_command(Settings.load(), inputs, output, out, options, dry_run=dry_run)
     raise typer.Exit(code)
 
 
 @app.command()
-def up() -> None:
-    """Start the stack and keep it running until Ctrl-C."""
+def up(
+    flower: Annotated[bool, typer.Option("--flower", help="With Flower, to watch tasks.")] = False,
+) -> None:
+    """Start the stack and its API, and keep them running until Ctrl-C."""
     from client.commands import up_command
 
-    raise typer.Exit(up_command(Settings.load()))
+    raise typer.Exit(up_command(Settings.load(), flower=flower))
 
 
 @app.command()

@@ -70,7 +70,7 @@ def run_command(
     return 1 if problems or any(outcome.error for outcome in outcomes) else 0
 
 
-def up_command(settings: Settings) -> int:
+def up_command(settings: Settings, *, flower: bool = False) -> int:
     """Keep a stack running; 0 when asked to stop."""
     console = Console(soft_wrap=True)
     try:
@@ -78,10 +78,23 @@ def up_command(settings: Settings) -> int:
             if stack.joined:
                 raise PermanentError(ErrorCode.BUSY, "The stack is up already, in another process.")
             stack.wait_until_consuming()
+            stack.wait_until_serving()
+            if flower:
+                stack.serve_flower()
             console.print(
                 f"The stack is up; `dualface run` uses it. Logs: {settings.state_dir / 'logs'}",
                 highlight=False,
             )
+            # Behind the "#" it stays in the browser, which exchanges it for a session.
+            console.print(f"Page and API: {stack.api_url}/#key={stack.api_key}", highlight=False)
+            if flower:
+                chosen = stack.settings
+                password = chosen.flower_password.get_secret_value()
+                console.print(
+                    f"Flower: http://{chosen.flower_host}:{chosen.flower_port} "
+                    f"(user {chosen.flower_user}, password {password})",
+                    highlight=False,
+                )
             while True:
                 stack.watch()
                 time.sleep(0.2)
@@ -164,11 +177,14 @@ def _print_plan(console: Console, settings: Settings, request: Request) -> None:
     told = estimate(request, slot_bytes, settings.batch_frames, settings.segment_target_s)
     cores = os.cpu_count() or 1
     kept = sum(sound.copied for sound in source.sounds)
+    quality = f"crf {plan.crf}"
+    if request.spec.bitrate_kbps is not None:
+        quality = f"{request.spec.bitrate_kbps} kbit/s"
     rows = [
         ("source", f"{source.width}x{source.height} {source.codec}, "
          + (f"{told.frames} frames by its header" if told.frames else "length unknown")),
         ("result", f"{request.output}: {plan.width}x{plan.height} {plan.codec.value}, "
-         f"crf {plan.crf}, {plan.preset}"),
+         f"{quality}, {plan.preset}"),
         ("sound", f"{kept} kept as it is, {len(source.sounds) - kept} re-encoded to AAC"),
         ("pieces", f"about {told.segments or '?'} segments, {told.batches or '?'} batches"),
         ("shared memory", f"{arena // MIB} MiB in {settings.shm_dir}"),

@@ -43,10 +43,13 @@ def estimate(request: Request, slot_bytes: int, most: int, target_s: float) -> E
     bits = BITS_PER_PX * 2 ** ((23 - plan.crf) / SHRINK_CRF)
     known = (plan.codec, plan.preset) == MEASURED
     px_in, px_out = source.width * source.height, plan.width * plan.height
+    size_bytes = int(frames * px_out * bits / 8) if known else None
+    if request.spec.bitrate_kbps is not None:
+        size_bytes = int(length_s * request.spec.bitrate_kbps * 1000 / 8)
     return Estimate(
         frames=frames,
         batches=-(-frames // max(1, min(fitting, most))),
         segments=max(1, round(length_s / target_s)),
-        size_bytes=int(frames * px_out * bits / 8) if known else None,
+        size_bytes=size_bytes,
         cpu_s=frames * (px_in + px_out) / 1e6 * CPU_S_PER_MPX if known else None,
     )

@@ -33,6 +33,7 @@ class Options:
     detect_every: int | None = None
     fps_limit: float | None = None
     priority: int = 5
+    bitrate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ def _spec(path: Path, container: Container, options: Options, source: str) -> Jo
             size=parse_size(options.size) if options.size else None,
             codec=options.codec,
             crf=options.crf,
+            bitrate_kbps=options.bitrate,
             preset=options.preset,
             detector=options.detector,
             detect_every=options.detect_every,

@@ -16,13 +16,21 @@ from urllib.parse import quote, unquote_to_bytes
 from client.placing import part_of, place
 from client.requests import Request
 from client.stack import Stack, running_stack
-from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
+from shared.errors import (
+    DualfaceError,
+    ErrorCode,
+    PermanentError,
+    StoreAwayError,
+    StoreRefusedError,
+    TemporaryError,
+)
 from shared.jobs import JobState
 from shared.ledger import JobResult, JobView, Ledger
 from shared.names import JOBS, job_folder
 from shared.redisdb import RedisError
 from shared.settings import Settings
-from shared.storage.directory import DirectoryStore
+from shared.storage import open_store
+from shared.storage.base import ObjectStore
 
 
 class Display(Protocol):
@@ -97,7 +105,7 @@ def run_on(
 
     Raises InterruptedRunError once `stopped` (of `interruptible`) has a number.
     """
-    store = DirectoryStore(stack.settings.store_path)
+    store = open_store(stack.settings, on_wait=stack.watch)
     ledger = Ledger(stack.redis, stack.settings.retention_s, stack.settings.attempts)
     by_job = {request.job: request for request in requests}
     run = _Run(stack, ledger, store, by_job, began, stopped)
@@ -109,9 +117,16 @@ def run_on(
 
 
 def _remove_objects(stack: Stack, requests: Sequence[Request]) -> None:
-    store = DirectoryStore(stack.settings.store_path)
-    for request in requests:
-        store.delete(job_folder(request.job))
+    store = open_store(stack.settings, patience_s=CLEAN_PATIENCE_S)
+    try:
+        for request in requests:
+            store.delete(job_folder(request.job))
+    except (StoreAwayError, StoreRefusedError) as error:
+        raise DualfaceError(
+            error.code,
+            f"{error.message} So objects of this run are left there; the next run or `dualface up` "
+            "with this state folder removes them.",
+        ) from error
 
 
 class _Run:
@@ -121,7 +136,7 @@ class _Run:
         self,
         stack: Stack,
         ledger: Ledger,
-        store: DirectoryStore,
+        store: ObjectStore,
         requests: dict[str, Request],
         began: float,
         stopped: Sequence[int],
@@ -155,8 +170,9 @@ class _Run:
         for part in self._stack.redis.smembers(PARTS):
             Path(os.fsdecode(unquote_to_bytes(str(part)))).unlink(missing_ok=True)
         self._stack.redis.delete(PARTS)
-        if self._stack.own_server:
-            # Objects whose records went with an append-only file that somebody removed.
+        if self._stack.own_server and not self._stack.settings.store:
+            # Objects whose records went with an append-only file that somebody removed. Not in a
+            # bucket, where others may have theirs.
             for job in {key.split("/")[1] for key in self._store.keys(JOBS)}:
                 if job not in self._requests and self._ledger.state(job) is None:
                     self._store.delete(job_folder(job))
@@ -175,6 +191,8 @@ class _Run:
                     heard = time.monotonic()
                 except (RedisError, TemporaryError) as error:
                     if time.monotonic() - heard > REDIS_PATIENCE_S:
+                        if isinstance(error, StoreAwayError):
+                            raise
                         raise DualfaceError(
                             ErrorCode.STACK_FAILED,
                             f"Redis has not answered for {REDIS_PATIENCE_S:.0f} s ({error}).",
@@ -200,10 +218,13 @@ class _Run:
             deadline = time.monotonic() + CLEAN_PATIENCE_S
             while set(self._ledger.ended()) & set(self._requests) and time.monotonic() < deadline:
                 time.sleep(0.02)
+        store = open_store(self._stack.settings, patience_s=CLEAN_PATIENCE_S)
+        with suppress(StoreAwayError, StoreRefusedError):
             for job in self._requests:
-                self._ledger.drop(job)
-        for job in self._requests:
-            self._store.delete(job_folder(job))
+                # As long as there are objects, a record says so: the next coordinator removes them.
+                store.delete(job_folder(job))
+                with suppress(RedisError, TemporaryError):
+                    self._ledger.drop(job)
 
     def _end(self, request: Request, view: JobView) -> Outcome:
         error: str | None = view.message or None

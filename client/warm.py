@@ -21,6 +21,7 @@ PRELOAD = (
     "services.compose.tasks",
     "services.encode.tasks",
     "shared.arena.__main__",
+    "shared.metrics.book",
     # What Celery would import lazily, in every worker anew.
     "celery.apps.worker",
     "celery.worker.consumer",

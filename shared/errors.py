@@ -2,7 +2,10 @@
 
     DualfaceError(code, message)
     ├── PermanentError      the job's fault: repeating cannot help, the job ends with this code
+    │   └── StoreRefusedError  nobody's job's fault: the object store is set up wrong
     ├── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
+    │   └── DeferredError   nobody's fault: what it needs is in use; repeated, and not counted
+    │       └── StoreAwayError  the object store does not answer
     └── WorkOverError       nobody's fault: the job ended while somebody worked on it
 
 `code` is stable and meant for programs, `message` is one sentence for people that names the
@@ -22,6 +25,8 @@ class ErrorCode(StrEnum):
     SOURCE_CHANGED = "source_changed"
     SOURCE_UNREADABLE = "source_unreadable"
     SOURCE_EMPTY = "source_empty"
+    SOURCE_FORBIDDEN = "source_forbidden"
+    SOURCE_UNREACHABLE = "source_unreachable"
     NOT_A_VIDEO = "not_a_video"
     NO_VIDEO_STREAM = "no_video_stream"
     UNSUPPORTED_CODEC = "unsupported_codec"
@@ -40,7 +45,13 @@ class ErrorCode(StrEnum):
     FRAMES_FAILED = "frames_failed"
     CHECK_FAILED = "check_failed"
     CANCELLED = "cancelled"
+    NOT_FOUND = "not_found"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
     OVER_QUOTA = "over_quota"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    STORE_REFUSED = "store_refused"
     STACK_FAILED = "stack_failed"
     INTERNAL = "internal"
 
@@ -59,6 +70,11 @@ class DualfaceError(Exception):
 
 class PermanentError(DualfaceError):
     """Repeating cannot help; ends the job with `code`."""
+
+
+class StoreRefusedError(PermanentError):
+    """The object store answers and says no: its settings are wrong, or its rights. Not the job's
+    fault: workers keep its work until somebody has mended them."""
 
 
 class SpentError(PermanentError):
@@ -81,6 +97,18 @@ class TemporaryError(DualfaceError):
         super().__init__(code, message)
         self.args = (code, message, delay_s)
         self.delay_s = delay_s
+
+
+class DeferredError(TemporaryError):
+    """Nothing failed: what the work needs is in use. It is given back and uses up no try."""
+
+
+class StoreAwayError(DeferredError):
+    """The object store did not answer for as long as was to be waited, as to every other job."""
+
+
+class EngineBusyError(DeferredError):
+    """The driver opens no further session: other programs hold some that nobody here can count."""
 
 
 class OutOfMemoryError(TemporaryError):

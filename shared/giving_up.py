@@ -12,6 +12,7 @@ from typing import TypeVar
 from shared.errors import ErrorCode, PermanentError, SpentError
 from shared.jobs import SourceInfo
 from shared.messages import BatchMessage, ReplaceMessage
+from shared.metrics.catalogue import GIVEN_UP
 from shared.runtime import Runtime
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ def engine_of(chain: Sequence[T], tries: int, most: int) -> T:
 
 def give_up_batch(runtime: Runtime, message: BatchMessage, error: SpentError) -> None:
     """Replace the batch; its slot is given back. Raises PermanentError as `give_up`."""
+    runtime.meter.count(GIVEN_UP, stage=runtime.meter.stage)
     give_up(runtime, message.job, message.segment, message.batch, message.pts, error)
     runtime.release(message.slot)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,12 @@ class Model(BaseModel):
     """Frozen value type; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read_kept(cls, text: str) -> Self:
+        """From JSON that one of our processes wrote. Fields that a newer release has added are
+        passed over: two releases may run side by side. Raises ValidationError."""
+        return cls.model_validate_json(text, extra="ignore")
 
 
 class JobState(StrEnum):
@@ -58,18 +64,36 @@ Size = Annotated[tuple[int, int], Field(description="width, height in px; both e
 class JobSpec(Model):
     """A request: what a person chooses. Sizes in px; None means "derive from the source"."""
 
-    source: str = Field(description="key of the source object in the store")
+    source: str = Field(
+        max_length=4096,
+        repr=False,
+        description="https://HOST/... or s3://BUCKET/KEY, fetched when the job begins; or the key "
+        "of an object in the store. An address may hold a secret: show people `shown_source`",
+    )
     name: str = Field(default="", description="what people call it, for example the file's name")
     container: Literal["mp4", "mov"] = "mp4"
     layout: Layout = Layout.SIDE_BY_SIDE
     size: Size | None = None
     codec: Codec = Codec.H264
     crf: int = Field(default=23, ge=0, le=51)
+    bitrate_kbps: int | None = Field(
+        default=None,
+        ge=50,
+        le=800_000,
+        description="kbit/s of the picture; `crf` is ignored then. Constant, or at most that much: "
+        "a busy encoder of a GPU makes it variable at 70 % of it",
+    )
     preset: str = "veryfast"
     detector: str = "auto"
     detect_every: int | None = Field(default=None, ge=1, le=60, description="frames per detection")
     fps_limit: float | None = Field(default=None, gt=0, le=1000)
     priority: int = Field(default=5, ge=0, le=9)
+    webhook: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern=r"^https?://[^\s]+$",
+        description="address that is told when the job has ended, signed with the key's secret",
+    )
 
 
 class ColorTags(Model):

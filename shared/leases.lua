@@ -226,6 +226,14 @@ operation.resize = function(wanted)
   return {'1'}
 end
 
+-- open capacity -> {'1'}; resize, unless the thing is open: what was set at run time stays.
+operation.open = function(wanted)
+  if not capacity then
+    operation.resize(wanted)
+  end
+  return {'1'}
+end
+
 -- close -> {'1'}; the thing is gone (an arena whose memory went away): nothing is held any more,
 -- tokens go on counting, so that what was held before stays recognisably old.
 operation.close = function()
@@ -257,7 +265,7 @@ operation.look = function()
 end
 
 -- A thing that is not open has no holders, no waiters, and no time to keep.
-if capacity or ARGV[1] == 'resize' then
+if capacity or ARGV[1] == 'resize' or ARGV[1] == 'open' then
   advance()
   expire()
 end

@@ -18,6 +18,9 @@ from shared.redisdb import Connection, RedisError, Script, explained, may_pass
 POLL_S = 1.0
 """A waiter asks this often. A grant wakes it at once; this notices dead holders and lost bells."""
 
+OPENED = "df:lease:things"
+"""Set of things made by `open`, for who looks at all of them."""
+
 PARTS = ("meta", "held", "holders", "units", "ranks", "patience", "reserves")
 """The keys of a thing, as `leases.lua` explains them, beside the bells."""
 
@@ -45,14 +48,31 @@ class Occupancy:
 class Leases:
     """All leases of one Redis."""
 
-    def __init__(self, connection: Connection, ttl_s: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        ttl_s: float,
+        on_wait: Callable[[str, float], None] = lambda _thing, _seconds: None,
+    ) -> None:
+        """`on_wait` is told of every `acquire`, given or not: the thing, and how long it took."""
         self._redis = connection
+        self._on_wait = on_wait
         self._script = Script(connection, "shared", "leases.lua")
         self._ttl_ms = int(ttl_s * 1000)
 
     def resize(self, thing: str, capacity: int) -> None:
         """Set the units of `thing`; up wakes waiters, down robs nobody."""
         self._call(thing, "resize", capacity)
+
+    def open(self, thing: str, capacity: int) -> None:
+        """Set the units of `thing` unless somebody has; later ones are `resize`'s."""
+        self._call(thing, "open", capacity)
+        with suppress(RedisError):  # known to `opened` a little later, then
+            self._redis.sadd(OPENED, thing)
+
+    def opened(self) -> list[str]:
+        """Things that were ever opened by `open`; those of arenas are in their descriptors."""
+        return sorted(str(thing) for thing in self._redis.smembers(OPENED))
 
     def close(self, thing: str) -> None:
         """Forget all units and holders of `thing`: what they stood for no longer exists."""
@@ -76,14 +96,17 @@ class Leases:
         again, with its whole time to live. Raises TemporaryError when `thing` is closed, or Redis
         out of reach.
         """
+        since = time.monotonic()
         try:
-            return self._wait(thing, holder, time.monotonic() + wait_s, priority, reserve, give_up)
+            return self._wait(thing, holder, since + wait_s, priority, reserve, give_up)
         except TemporaryError:
             raise  # closed, or Redis is out of reach: for a farewell, too
         except BaseException:
             with suppress(TemporaryError):  # told to stop: nobody would take a grant up
                 self._call(thing, "cancel", holder)
             raise
+        finally:
+            self._on_wait(thing, time.monotonic() - since)
 
     def _wait(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+import json
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from shared.arena.base import Pool
 from shared.errors import ErrorCode, PermanentError
@@ -16,7 +17,7 @@ LARGEST_BYTES = 8 * 1024
 """No stage message may be larger; a batch of 64 frames with 19-digit timestamps stays below."""
 
 
-VERSION = 1
+VERSION = 2
 
 
 class SlotRef(Model):
@@ -34,10 +35,16 @@ class SlotRef(Model):
         return Lease(f"slots:{self.arena}:{self.pool}", self.holder, self.slot, self.token)
 
 
+class ForeignSlot(SlotRef):
+    """As another release wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
 class Message(Model):
     """Base: the version lets two releases run side by side."""
 
-    v: Literal[1] = 1
+    v: Literal[2] = 2
     job: str
 
     @property
@@ -73,6 +80,8 @@ class BatchMessage(Message):
     """To `infer.batch`, `compose.batch`, `encode.batch`: frames in a slot, in display order.
 
     `pts` are source ticks, strictly increasing; frame i of the slot is shown at `pts[i]`.
+    `decoded_ns`: when its last frame was decoded, CLOCK_MONOTONIC, which all processes of a host
+    share, as they do the arena; 0: unknown.
     """
 
     segment: int = Field(ge=0)
@@ -80,6 +89,7 @@ class BatchMessage(Message):
     layout: FrameLayout
     pts: tuple[int, ...] = Field(min_length=1, max_length=64)
     slot: SlotRef
+    decoded_ns: int = Field(default=0, ge=0)
 
     @property
     def name(self) -> str:
@@ -118,6 +128,33 @@ class MuxMessage(Message):
     @property
     def item(self) -> str:
         return "mux"
+
+
+class ForeignBatch(BatchMessage):
+    """A batch of another release, to be kept track of and sent on as it came, never worked on.
+
+    What a coordinator needs of it (job, segment, batch, times, slot) is never renamed or removed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    v: int = 0  # type: ignore[assignment]
+    layout: Any = None
+    slot: ForeignSlot
+
+
+def read_batch(text: str) -> BatchMessage:
+    """A batch that the ledger knows; a ForeignBatch when another release wrote it."""
+    try:
+        return BatchMessage.model_validate_json(text)
+    except ValidationError:
+        return ForeignBatch.model_validate_json(text)
+
+
+def read_replace(text: str) -> ReplaceMessage:
+    """A batch that was given up, as this release says it, whichever wrote it down."""
+    body = json.loads(text)
+    return ReplaceMessage.model_validate({**body, "v": VERSION}, extra="ignore")
 
 
 class UnknownVersionError(PermanentError):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 
 import redis
@@ -45,6 +45,29 @@ def _connect(url: str) -> Connection:
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
     )
+
+
+async def listen(url: str, channel: str) -> AsyncIterator[str | None]:
+    """What is published on `channel`, for an event loop; first None, when the subscription stands.
+
+    Raises RedisError when the server goes away.
+    """
+    import redis.asyncio
+
+    connection = redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=3.0,
+        health_check_interval=5,
+    )
+    async with connection, connection.pubsub(ignore_subscribe_messages=True) as heard:
+        await heard.subscribe(channel)
+        yield None
+        while True:
+            message = await heard.get_message(timeout=2.0)
+            if message is not None:
+                yield str(message["data"])
 
 
 def may_pass(error: RedisError) -> bool:

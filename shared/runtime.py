@@ -18,9 +18,15 @@ from shared.leases import Lease, Leases
 from shared.ledger import Ledger
 from shared.media.layout import Plane
 from shared.messages import BatchMessage, Message, SlotRef
+from shared.metrics import Meter
+from shared.metrics.catalogue import ENGINE_USES, FALLBACKS
 from shared.redisdb import Connection
+from shared.sessions import Sessions
 from shared.settings import Settings
 from shared.storage.base import ObjectStore
+
+STAGE_BEFORE = {"infer": "decode", "compose": "infer", "encode": "compose"}
+"""Whose work on a batch is done when it goes on to a stage."""
 
 CLAIM_PATIENCE_S = 10.0
 """Longest wait for a slot's former writer; one that is stopped or hangs is killed before that."""
@@ -45,7 +51,9 @@ class Runtime:
     store: ObjectStore
     arenas: MappedArenas
     outbox: Outbox
+    sessions: Sessions
     guard: Guard = field(default_factory=Guard)
+    meter: Meter = field(default_factory=Meter)
 
     def checkpoint(self, job: str) -> None:
         """Say that the work on `job` gets on; cheap, called for every frame.
@@ -53,6 +61,10 @@ class Runtime:
         Raises WorkOverError within half a second of the job's end.
         """
         self.guard.on_step()
+        self.look(job)
+
+    def look(self, job: str) -> None:
+        """Like a checkpoint, where no frame has been worked on: the work waits for something."""
         if self.guard.is_due() and not self.ledger.is_live(job):
             raise WorkOverError(job)
 
@@ -61,8 +73,17 @@ class Runtime:
         any more, the slot is the caller's to give back."""
         if self.ledger.send(message, stage) != "go":
             return False
+        self.meter.batch_done(STAGE_BEFORE[stage], len(message.pts))
         self.send_batch(message, stage)
         return True
+
+    def serve(self, job: str, stage: str, engine: str, instead: str = "") -> None:
+        """Write down which engine takes up work of `stage`, for the job's report and the figures.
+        `instead`: why not the stage's first one, if another does; of `FALLBACKS`' reasons."""
+        self.ledger.note_engine(job, stage, engine)
+        self.meter.count(ENGINE_USES, stage=stage, engine=engine)
+        if instead:
+            self.meter.count(FALLBACKS, stage=stage, engine=engine, reason=instead)
 
     def send_batch(self, message: BatchMessage, stage: str) -> None:
         """Send a batch that the ledger knows to be bound for `stage`."""
@@ -140,16 +161,23 @@ def make_runtime(
     outbox: Outbox,
     worker: str,
     guard: Guard | None = None,
+    meter: Meter | None = None,
 ) -> Runtime:
     """Wire a runtime; does no I/O."""
+    meter = meter or Meter()
+    ledger = Ledger(redis, settings.retention_s, settings.attempts)
+    leases = Leases(redis, settings.lease_s, meter.waited)
+    guard = guard or Guard()
     return Runtime(
         settings=settings,
         worker=worker,
         redis=redis,
-        ledger=Ledger(redis, settings.retention_s, settings.attempts),
-        leases=Leases(redis, settings.lease_s),
+        ledger=ledger,
+        leases=leases,
         store=store,
         arenas=MappedArenas(ArenaRegistry(redis)),
         outbox=outbox,
-        guard=guard or Guard(),
+        sessions=Sessions(leases, settings, worker, guard, ledger.is_live),
+        guard=guard,
+        meter=meter,
     )

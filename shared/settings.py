@@ -6,14 +6,17 @@ Only this module reads the environment. Every field says its unit and why its de
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from shared.drill import Drill
 from shared.errors import ErrorCode, PermanentError
+from shared.references import host_rules
 
 MIB = 1024 * 1024
 
@@ -86,6 +89,10 @@ class SourceLimits(BaseSettings):
         default=60.0, gt=0, description="For its header, and for each packet: searching gigabytes "
         "of nothing for the next one takes less on a slow disk."
     )  # fmt: skip
+    fetch_s: float = Field(
+        default=3600.0, gt=0, description="From the first connection to the last byte, where the "
+        "source is fetched from elsewhere: the largest needs 20 MB/s. Others' splits wait for it."
+    )  # fmt: skip
     memory_mib: int = Field(
         default_factory=_half_the_memory_mib, ge=64, description="That FFmpeg may take for one "
         "source, beside the frames on their way: 20 pictures of 8K with 10 bits are 2 GiB. "
@@ -120,10 +127,70 @@ class Settings(BaseSettings):
     store_dir: Path | None = Field(
         default=None, description="Directory object store; default: `store` in the state folder."
     )
+    store: str = Field(
+        default="", description="`s3://BUCKET/PREFIX`: where objects lie. Empty: in `store_dir`."
+    )
+    scratch_dir: Path | None = Field(
+        default=None, description="Local disk for files on their way to and from S3: a job's "
+        "source, chunks and result together. Default: `scratch` in the state folder."
+    )  # fmt: skip
+    s3_endpoint: str = Field(
+        default="", description="`https://HOST:PORT` of the S3 server; TLS unless it says http://. "
+        "Empty: AWS."
+    )  # fmt: skip
+    s3_public_endpoint: str = Field(
+        default="", description="The same server as clients reach it, for links. Empty: the same."
+    )
+    s3_region: str = Field(
+        default="", description="Region of the buckets. Empty: asked for at AWS, else us-east-1."
+    )
+    s3_access_key: SecretStr = Field(
+        default=SecretStr(""), description="Credentials; without any, those of AWS's programs: "
+        "environment, ~/.aws/credentials, the machine's or the pod's role."
+    )  # fmt: skip
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_access_key_file: Path | None = Field(
+        default=None, description="File that holds the key instead, as Docker's secrets do."
+    )
+    s3_secret_key_file: Path | None = None
+    s3_ca_file: Path | None = Field(
+        default=None, description="File (PEM) with the authority of the S3 server's certificate."
+    )
+    s3_timeout_s: float = Field(
+        default=10.0, gt=0, description="Silence after which a try of a call to S3 is given up; "
+        "servers answer within milliseconds, and a busy one within seconds."
+    )  # fmt: skip
+    s3_buckets: tuple[str, ...] = Field(
+        default=(), description="Other buckets that sources may be taken from, as a JSON list."
+    )
     model_folders: tuple[Path, ...] = Field(
         default=(), description="Further folders with model files, as a JSON list; tried first."
     )
     log_level: str = "INFO"
+    metrics: bool = Field(default=True, description="Count what processes do, for Prometheus.")
+    metrics_dir: Path | None = Field(
+        default=None,
+        description="Where the figures of a host's or pod's processes lie, some MiB; a tmpfs is "
+        "best. Default: `run/metrics` in the state folder.",
+    )
+    http_host: str = Field(
+        default="127.0.0.1",
+        description="Where a process answers for its health and metrics, without a password: for "
+        "this host alone, unless its network is private (0.0.0.0 in a container).",
+    )
+    http_port: int = Field(
+        default=0, ge=0, le=65535, description="And the port; 0: it answers nowhere."
+    )
+    health_patience_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long a process may not get on, while Redis answers, until it says that it "
+        "is not alive: more than the 32 s that Celery may wait before it connects again.",
+    )
+    gpu_memory_mib: int | None = Field(
+        default=None, ge=1, description="VRAM per GPU that may be used; the metric is a share of "
+        "it. Default: all of it."
+    )  # fmt: skip
     drills: tuple[Drill, ...] = Field(
         default=(), description="Faults on purpose, as a JSON list, for rehearsals and tests."
     )
@@ -188,6 +255,34 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest wait for a slot before a stage gives its work back.",
     )
+    nvenc_sessions: int = Field(
+        default=3, ge=0, description="Encoding sessions of NVENC open at a time. Drivers of "
+        "consumer GPUs have allowed 2, 3, 5, 8 and 12 per system, release by release; 3 is safe "
+        "with all but the oldest. Workstation and server GPUs have no such limit."
+    )  # fmt: skip
+    nvenc_scope: Literal["gpu", "host", "cluster"] = Field(
+        default="host", description="Where `nvenc_sessions` are counted together."
+    )
+    nvdec_sessions: int = Field(
+        default=8, ge=0, description="Decoding sessions of NVDEC per GPU: no driver limits them, "
+        "some 100 MiB of its memory each does."
+    )  # fmt: skip
+    host: str = Field(
+        default="", description="Name of the machine where something is limited per host. Default: "
+        "the id of its boot, which all containers on it see."
+    )  # fmt: skip
+    session_idle_s: float = Field(
+        default=10.0, ge=0, description="How long a session stays open between two pieces of work "
+        "when nobody waits for it: opening one takes 50 to 70 ms."
+    )  # fmt: skip
+    busy_patience_s: float = Field(
+        default=120.0, ge=0, description="How long a driver may refuse a session (other programs "
+        "hold some) until the next engine takes over."
+    )  # fmt: skip
+    vbr_from_sessions: int = Field(
+        default=3, ge=0, description="With so many encoding sessions open a constant bit rate "
+        "becomes a variable one of 70 %. 0: never."
+    )  # fmt: skip
     stall_s: float = Field(
         default=120.0,
         ge=0,
@@ -215,11 +310,68 @@ class Settings(BaseSettings):
     keep_sources: bool = Field(
         default=False, description="Keep the source of a job that succeeded as long as its result."
     )
+    source_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that sources are fetched from, as a JSON list of [http://]HOST[:PORT]; "
+        "HOST may be *.NAME, or * for all. Empty: none, as fetching makes requests for others.",
+    )
+    source_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="Networks beside the public internet that those hosts may lie in, as a JSON "
+        "list of CIDRs. None: what answers inside is not meant for whoever gives a source.",
+    )
+    source_ca: Path | None = Field(
+        default=None,
+        description="File (PEM) with authorities that are trusted beside the public ones.",
+    )
+    source_bytes_per_s: int = Field(
+        default=64 * 1024,
+        ge=0,
+        description="A source that comes slower than this for half a minute counts as broken off: "
+        "below it, an hour is too short for what people film.",
+    )
     jobs_ahead: int = Field(
         default=16, ge=1, description="Jobs of one priority that are split before their segments "
         "are needed: segments are a second copy of the source in the store. Also how many jobs of "
         "one priority share the decoders at a time."
     )  # fmt: skip
+
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="Where the API listens; 0.0.0.0 in a container, behind a proxy with TLS.",
+    )
+    api_port: int = Field(default=8000, ge=0, le=65535, description="Of the API and its page.")
+    api_url: str = Field(
+        default="", description="`https://HOST[:PORT]` of the service that client commands speak "
+        "to. Empty: the local stack that is up."
+    )  # fmt: skip
+    api_key: SecretStr = Field(
+        default=SecretStr(""), description="And the key for it; the local stack's own is known."
+    )
+    api_secure_cookies: bool = Field(
+        default=False, description="Browsers send the session by https only; set it behind TLS."
+    )
+    webhook_hosts: tuple[str, ...] = Field(
+        default=("*",),
+        description="Hosts that may be told of a job's end, as in `source_hosts`; * is every one "
+        "of the public internet, by https. Empty: none.",
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs webhooks of jobs that came without an API key; those of others are "
+        "signed by their key's own.",
+    )
+    flower_host: str = Field(default="127.0.0.1", description="Where Flower listens.")
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_user: str = "dualface"
+    flower_password: SecretStr = Field(
+        default=SecretStr(""), description="Flower is not started without: it can end workers."
+    )
+    submit_queues: tuple[str, ...] = Field(
+        default=("dualface", "celery"),
+        description="Queues from which `dualface.submit` is taken, as a JSON list; `celery` is "
+        "where a Celery client sends what it names no queue for.",
+    )
 
     swap_dwell_frames: int = Field(
         default=15, ge=0, description="How long two people must have changed sides before their "
@@ -228,6 +380,12 @@ class Settings(BaseSettings):
     swap_margin: float = Field(
         default=0.10, ge=0, le=1, description="And by how much, as a share of the frame's width."
     )
+
+    @field_validator("source_hosts", "webhook_hosts")
+    @classmethod
+    def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        host_rules(entries)
+        return entries
 
     @classmethod
     def load(cls) -> Settings:
@@ -246,3 +404,13 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """Root of the directory store."""
         return self.store_dir or self.state_dir / "store"
+
+    @property
+    def scratch_path(self) -> Path:
+        """Root of the folders for files on their way to and from S3."""
+        return self.scratch_dir or self.state_dir / "scratch"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the figures of this host's processes lie."""
+        return self.metrics_dir or self.state_dir / "run" / "metrics"

@@ -116,6 +116,6 @@ def living(connection: Connection) -> Iterator[WorkerRecord]:
         if text is None:
             continue  # died between the two calls
         try:
-            yield WorkerRecord.model_validate_json(str(text))
+            yield WorkerRecord.read_kept(str(text))
         except ValidationError:
             continue  # a worker of another release

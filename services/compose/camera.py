@@ -17,25 +17,16 @@ from pydantic import Field
 
 from services.compose.tracker import Range
 from shared.jobs import Model, OutputPlan, SourceInfo
+from shared.tracks import View as View
 
 GRID = 256
 """Views are multiples of 1/256 px: exact in binary, short in JSON, finer than anything drawn."""
-
 
 STILL = 2e-4
 """Parts of the view's height: nearer to its goal than this, and slower per s, a camera stands."""
 
 LONGEST_STEP_S = 0.1
 """What takes longer from one frame to the next is a gap, by whose end the camera has arrived."""
-
-
-class View(NamedTuple):
-    """Left, top, width and height in px of the upright source frame, wholly inside it."""
-
-    x: float
-    y: float
-    w: float
-    h: float
 
 
 class CameraSettings(Model):

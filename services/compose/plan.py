@@ -11,22 +11,19 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from pydantic import Field
-
 from services.compose import camera as cam
 from services.compose import persons as who
 from services.compose import tracker as trk
-from services.compose.camera import Camera, Framing, Subject, View
+from services.compose.camera import Camera, Framing, Subject
 from shared.faces import BatchFaces
 from shared.jobs import Model, OutputPlan, SourceInfo
+from shared.tracks import BatchPlan as BatchPlan
+from shared.tracks import Pair
 
 STATE_VERSION = 1
 
 Cameras = tuple[Camera, Camera]
 """Of the first (left, top) and the second place."""
-
-Pair = tuple[View, View]
-"""Of the first and the second tile."""
 
 
 class ComposeSettings(Model):
@@ -50,21 +47,6 @@ class ComposeState(Model):
     def people(self) -> int:
         """How many main persons the job has shown so far."""
         return self.persons.next_id - 1
-
-
-class BatchPlan(Model):
-    """The views of every frame of a batch, and what a report wants to know of it.
-
-    `views[i]` are frame i's views for the first (left, top) and the second tile. `persons[j]` are
-    the identities in the two places at the j-th frame that detection looked at (`frames[j]`), 0 for
-    nobody; `seen[j]` is how many of them were seen there.
-    """
-
-    views: tuple[Pair, ...]
-    frames: tuple[int, ...]
-    persons: tuple[tuple[int, int], ...]
-    seen: tuple[int, ...]
-    cuts: tuple[int, ...] = Field(default=(), description="frames that begin with a hard cut")
 
 
 class _Step(NamedTuple):

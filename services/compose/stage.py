@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from services.compose.engines.base import Renderer
 from services.compose.engines.opencv import OpenCvRenderer, use_one_thread
 from services.compose.engines.plain import PlainRenderer
+from services.compose.identities import place_changes
 from services.compose.persons import PersonSettings
-from services.compose.plan import BatchPlan, ComposeSettings, ComposeState, plan_batch
-from shared.errors import ErrorCode, TemporaryError
+from services.compose.plan import ComposeSettings, ComposeState, plan_batch
+from shared.errors import DeferredError, ErrorCode, TemporaryError
 from shared.faces import BatchFaces
 from shared.giving_up import engine_of
 from shared.ledger import Facts
 from shared.media.layout import FrameLayout, Plane
 from shared.messages import BatchMessage, SlotRef
+from shared.metrics.catalogue import PLACE_CHANGES
 from shared.runtime import Runtime, slot_ref
+from shared.tracks import BatchPlan
 
 
 class ComposeStage:
@@ -56,7 +59,8 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderers: Sequence[R
         claimed = runtime.claim(ref)
         if claimed is None:
             raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
-        ledger.note_engine(message.job, "compose", renderer.name)
+        instead = "" if renderer is renderers[0] else "earlier_tries"
+        runtime.serve(message.job, "compose", renderer.name, instead)
         composed, claim = claimed
         with claim:
             layout = _render(runtime, renderer, message, facts, plan, decoded, composed)
@@ -76,14 +80,17 @@ def _plan(runtime: Runtime, message: BatchMessage, facts: Facts) -> BatchPlan | 
     """The batch's plan, made now if it is its turn; None when parked or stale."""
     turn = runtime.ledger.turn(message, runtime.worker)
     if turn.plan is not None:
-        return BatchPlan.model_validate_json(turn.plan)
+        return BatchPlan.read_kept(turn.plan)
     if turn.faces is None:
         return None
     state = ComposeState.model_validate_json(turn.tracker) if turn.tracker else ComposeState()
-    faces = BatchFaces.model_validate_json(turn.faces)
+    faces = BatchFaces.read_kept(turn.faces)
+    before = state
     state, plan = plan_batch(
-        state, faces, message.pts, facts.source, facts.output, _settings(runtime)
+        before, faces, message.pts, facts.source, facts.output, _settings(runtime)
     )
+    for kind, times in place_changes(before, plan).items():
+        runtime.meter.count(PLACE_CHANGES, times, kind=kind)
     parked = runtime.ledger.planned(
         message, plan.model_dump_json(), state.model_dump_json(), state.people
     )
@@ -106,7 +113,7 @@ def _composed_slot(runtime: Runtime, message: BatchMessage) -> SlotRef | None:
     if not runtime.ledger.is_live(message.job):
         runtime.release(message.slot)
         return None
-    raise TemporaryError(ErrorCode.BUSY, "No composed slot came free in time.", 0.1)
+    raise DeferredError(ErrorCode.BUSY, "No composed slot came free in time.", 0.1)
 
 
 def _gives_up(runtime: Runtime, job: str) -> bool:

@@ -5,21 +5,38 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from threading import Thread
 from typing import NoReturn
 
 from services.coordinator.closing import Closing
 from services.coordinator.dispatch import Dispatcher
 from services.coordinator.recovery import Recovery
-from shared.errors import TemporaryError
+from services.coordinator.requests import Requests
+from services.coordinator.sampling import Sampler
+from services.coordinator.telling import Telling
+from services.coordinator.webhooks import Webhooks
+from shared.errors import PermanentError, TemporaryError
+from shared.health.vitals import Vitals, serve_health
 from shared.logs import Log, configure_logs
-from shared.queues import CeleryOutbox, TaskResults, make_app
+from shared.metrics import open_meter
+from shared.metrics.catalogue import REDIS_ERRORS
+from shared.metrics.store import metered
+from shared.queues import (
+    CeleryOutbox,
+    DeadLetters,
+    RequestConsumer,
+    TaskResults,
+    make_app,
+)
 from shared.redisdb import RedisError, connect
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
-from shared.storage.directory import DirectoryStore
+from shared.storage import open_store
 from shared.workers import Heartbeat
 
 TICK_S = 1.0
+STORE_PATIENCE_S = 2.0
+"""Cleaning up is put off when the store is away; everything else goes on."""
 
 
 def main(settings: Settings) -> NoReturn:
@@ -31,27 +48,57 @@ def main(settings: Settings) -> NoReturn:
     app = make_app(settings.redis_url)
     redis = connect(settings.redis_url)
     beat = Heartbeat(redis, "coordinator", "all", settings.heartbeat_s, settings.dead_after_s)
-    store = DirectoryStore(settings.store_path)
-    runtime = make_runtime(settings, redis, store, CeleryOutbox(app), beat.record.id)
+    store = open_store(settings, patience_s=STORE_PATIENCE_S)
+    meter = open_meter(settings, "coordinator")
+    vitals = Vitals("loop", "requests", patience_s=settings.health_patience_s)
+    try:
+        serve_health(settings, vitals)
+    except PermanentError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(2)
+    outbox = CeleryOutbox(app)
+    runtime = make_runtime(
+        settings, redis, metered(store, meter), outbox, beat.record.id, meter=meter
+    )
     dispatcher = Dispatcher(runtime)
     recovery = Recovery(runtime, dispatcher)
-    closing = Closing(runtime, TaskResults(app))
+    closing = Closing(runtime, Telling(runtime.ledger, app))
+    requests = Requests(runtime, TaskResults(app))
+    consumer = RequestConsumer(app, settings.submit_queues, requests.handle, DeadLetters(redis))
+    # A daemon: what it has taken and not acknowledged comes to its successor.
+    taking = Thread(target=consumer.run, args=(lambda: False,), name="requests", daemon=True)
+    taking.start()
+    webhooks = Webhooks(runtime)
+    calling = Thread(target=webhooks.run, args=(lambda: False,), name="webhooks", daemon=True)
+    calling.start()
+    sampler = Sampler(runtime, lambda: recovery.workers)
     beat.start()
     try:
         while True:
-            _step(dispatcher, recovery, closing, runtime)
+            vitals.seen("loop")
+            if taking.is_alive():
+                vitals.seen("requests")
+            _step(dispatcher, recovery, closing, sampler, runtime)
     finally:
         beat.stop()
 
 
-def _step(dispatcher: Dispatcher, recovery: Recovery, closing: Closing, runtime: Runtime) -> None:
+def _step(
+    dispatcher: Dispatcher,
+    recovery: Recovery,
+    closing: Closing,
+    sampler: Sampler,
+    runtime: Runtime,
+) -> None:
     try:
         dispatcher.step()
         closing.step()
         recovery.step()
+        sampler.step()
         runtime.ledger.wait_for_change(TICK_S)
     except (RedisError, TemporaryError) as error:
         Log(stage="coordinator").warning("Redis out of reach", reason=str(error))
+        runtime.meter.count(REDIS_ERRORS, stage="coordinator")
         time.sleep(TICK_S)
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from services.coordinator.plan import going
+from services.coordinator.telling import Telling
+from shared.errors import StoreAwayError, StoreRefusedError
 from shared.jobs import JobState
 from shared.ledger import JobView
 from shared.logs import Log
+from shared.metrics.catalogue import JOB_RATE, JOB_SECONDS, JOBS_ENDED
 from shared.names import JOBS, job_folder
-from shared.queues import TaskResults
 from shared.runtime import Runtime
+from shared.uploads import Uploads
 
 CLEANED_AT_ONCE = 16
 TELL_EVERY_S = 0.5
@@ -29,6 +33,32 @@ LOOKED_AT_ONCE = 500
 ORPHANS_EVERY_S = 600.0
 ORPHAN_AGE_S = 3600.0
 """Longer than any upload before its job is submitted."""
+LEFTOVER_AGE_S = 26 * 3600.0
+"""Longer than any upload takes that may still come to an end."""
+PUT_OFF_S = 10.0
+"""What needs the store is left for so long when it is away: asking it holds up everything else."""
+
+
+class StorePause:
+    """Whether the store was found away a moment ago."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until_s = clock()
+        self._log = Log(stage="coordinator")
+
+    def lasts(self) -> bool:
+        """True when it is not to be asked yet."""
+        return self._clock() < self._until_s
+
+    @contextmanager
+    def found(self) -> Iterator[None]:
+        """Around what asks the store; when it is away, the rest of the block is put off."""
+        try:
+            yield
+        except (StoreAwayError, StoreRefusedError) as error:
+            self._until_s = self._clock() + PUT_OFF_S
+            self._log.warning("the store is away, cleaned up later", reason=error.message)
 
 
 class Closing:
@@ -37,15 +67,16 @@ class Closing:
     def __init__(
         self,
         runtime: Runtime,
-        results: TaskResults,
+        telling: Telling,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`clock`: seconds, monotonic."""
         self._runtime = runtime
-        self._results = results
+        self._telling = telling
         self._clock = clock
         self._told_s = -TELL_EVERY_S
-        self._retention = Retention(runtime, clock)
+        self._pause = StorePause(clock)
+        self._retention = Retention(runtime, clock, self._pause)
         self._log = Log(stage="coordinator")
 
     def step(self) -> None:
@@ -55,50 +86,36 @@ class Closing:
         ended = ledger.to_clean(CLEANED_AT_ONCE)
         for job in ended:
             self._end(job)
-        if len(ended) == CLEANED_AT_ONCE:
+        if len(ended) == CLEANED_AT_ONCE and not self._pause.lasts():
             ledger.ring()  # there may be more
         now = self._clock()
         if now - self._told_s >= TELL_EVERY_S:
             self._told_s = now
+            self._telling.beat()
             for view in ledger.views(ledger.changed(TOLD_AT_ONCE)):
                 if not view.state.ended:
-                    self._tell(view)
+                    self._telling.tell(view)
         self._retention.step()
 
     def _end(self, job: str) -> None:
         view = self._runtime.ledger.view(job)
         if view is not None:
-            self._tell(view)
-        try:
-            self._clean(job, view)
-        except FileNotFoundError:
-            # Its client removes it at the same time; the job stays in the list for the next step.
-            self._log.info("cleaned up by two", job=job)
-
-    def _tell(self, view: JobView) -> None:
-        state = {JobState.SUCCEEDED: "SUCCESS", JobState.CANCELLED: "REVOKED"}.get(
-            view.state, "FAILURE" if view.state is JobState.FAILED else "PROGRESS"
-        )
-        body: dict[str, object] = {
-            "state": view.state.value,
-            "frames": view.done[3],
-            "expected": view.expected,
-        }
-        if view.result is not None:
-            body |= view.result.model_dump(mode="json")
-        if view.code:
-            body |= {"code": view.code, "message": view.message}
-            # What Celery needs to raise something on the waiting side.
-            body |= {"exc_type": "PermanentError", "exc_message": [view.code, view.message]}
-            body |= {"exc_module": "shared.errors"}
-        self._results.store(view.job, body, state)
-
-    def _clean(self, job: str, view: JobView | None) -> None:
-        """Idempotent: the job leaves the list of the ended last."""
+            self._telling.tell(view)
         if view is not None and not view.state.ended:
             return  # submitted again meanwhile
         for flight in self._runtime.ledger.flights(job):
             self._runtime.release(flight.message.slot)
+        if self._pause.lasts():
+            return
+        try:
+            with self._pause.found():
+                self._clean(job, view)
+        except FileNotFoundError:
+            # Its client removes it at the same time; the job stays in the list for the next step.
+            self._log.info("cleaned up by two", job=job)
+
+    def _clean(self, job: str, view: JobView | None) -> None:
+        """Idempotent: the job leaves the list of the ended last."""
         store, folder = self._runtime.store, job_folder(job)
         if view is None or view.state is JobState.CANCELLED:
             store.delete(folder)
@@ -106,8 +123,18 @@ class Closing:
             keep_source = self._runtime.settings.keep_sources
             for prefix in going(store.keys(folder), view.state, keep_source=keep_source):
                 store.delete(prefix)
-        self._runtime.ledger.cleaned(job)
+        if self._runtime.ledger.cleaned(job) and view is not None:
+            self._measure(view)
         self._log.info("job ended", job=job, state=view.state.value if view else "gone")
+
+    def _measure(self, view: JobView) -> None:
+        """A job's last figures, when it leaves the list; once, unless this process dies now."""
+        meter = self._runtime.meter
+        meter.count(JOBS_ENDED, state=view.state.value, code=view.code or "ok")
+        if view.result is not None:
+            seconds = max(0.001, time.time() - view.submitted_ms / 1000)
+            meter.observe(JOB_SECONDS, seconds)
+            meter.observe(JOB_RATE, view.result.frames / seconds)
 
 
 class Retention:
@@ -116,9 +143,11 @@ class Retention:
     What it remembers is how long it has seen an orphan; a successor begins to count anew.
     """
 
-    def __init__(self, runtime: Runtime, clock: Callable[[], float]) -> None:
+    def __init__(self, runtime: Runtime, clock: Callable[[], float], pause: StorePause) -> None:
         self._runtime = runtime
         self._clock = clock
+        self._pause = pause
+        self._uploads = Uploads(runtime.redis)
         self._swept_s = clock()
         self._round_s = clock()
         self._keys: Iterator[str] | None = None
@@ -129,12 +158,15 @@ class Retention:
     def step(self) -> None:
         """Every few seconds remove some of what is due, and look at some of the store's objects."""
         now = self._clock()
-        if now - self._swept_s < SWEEP_EVERY_S:
+        if now - self._swept_s < SWEEP_EVERY_S or self._pause.lasts():
             return
         self._swept_s = now
         try:
-            self._bury_outlived()
-            self._look_for_orphans(now)
+            with self._pause.found():
+                self._bury_outlived()
+                self._look_for_orphans(now)
+                return
+            self._keys = None  # its listing broke off
         except FileNotFoundError:
             # A folder that was being listed has gone: its client removed it. Another time.
             self._keys = None
@@ -153,6 +185,8 @@ class Retention:
             if now - self._round_s < ORPHANS_EVERY_S:
                 return
             self._round_s, self._met = now, set()
+            if left := self._runtime.store.clear_leftovers(LEFTOVER_AGE_S):
+                self._log.warning("unfinished uploads removed", count=left)
             self._keys = iter(self._runtime.store.keys(JOBS))
         keys = list(islice(self._keys, LOOKED_AT_ONCE))
         for job in dict.fromkeys(key.split("/")[1] for key in keys):
@@ -164,7 +198,7 @@ class Retention:
             self._orphans = {job: at for job, at in self._orphans.items() if job in self._met}
 
     def _judge(self, job: str, now: float) -> None:
-        if self._runtime.ledger.state(job) is not None:
+        if self._runtime.ledger.state(job) is not None or self._uploads.exists(job):
             self._orphans.pop(job, None)
         elif now - self._orphans.setdefault(job, now) >= ORPHAN_AGE_S:
             self._runtime.store.delete(job_folder(job))

@@ -11,9 +11,12 @@ from pathlib import PurePosixPath
 
 from shared.jobs import JobState
 
-KEPT = {JobState.SUCCEEDED: ("result", "report"), JobState.FAILED: ("source",)}
-"""Objects of an ended job that stay as long as its record: what it was made for, or what it can be
-tried again from."""
+KEPT = {
+    JobState.SUCCEEDED: ("result", "report", "tracks.jsonl", "thumbnails"),
+    JobState.FAILED: ("source",),
+}
+"""Objects of an ended job that stay as long as its record, by name without the last suffix: what it
+was made for, or what it can be tried again from. (`tracks` alone are the parts of the tracks.)"""
 
 
 def arena_of(job: str, segment: int, arenas: int) -> int:

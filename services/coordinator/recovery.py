@@ -8,14 +8,16 @@ Sending once too often is harmless: whoever takes an item up asks the ledger fir
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from services.coordinator.dispatch import Dispatcher
 from shared.arena.registry import ArenaRegistry
 from shared.jobs import JobState
 from shared.ledger import Flight
 from shared.logs import Log
-from shared.messages import ReplaceMessage
+from shared.messages import ForeignBatch, ReplaceMessage
+from shared.metrics.catalogue import REDONE
 from shared.runtime import Runtime, queue_of
 from shared.workers import Watch, is_alive, living, withdraw
 
@@ -35,6 +37,8 @@ class Recovery:
         self._workers = Watch()
         self._registry = ArenaRegistry(runtime.redis)
         self._log = Log(stage="coordinator")
+        self.workers: Mapping[str, int] = {}
+        """Processes of each stage that gave signs of life at the last look."""
 
     def step(self) -> None:
         """Look at every live job once, at most once a second."""
@@ -67,7 +71,10 @@ class Recovery:
         for record in silent:
             self._workers.forget(record.id)
             withdraw(redis, record.id)
-        return {record.id for record in records} - {record.id for record in silent}
+        gone = {record.id for record in silent}
+        alive = [record for record in records if record.id not in gone]
+        self.workers = Counter(record.stage for record in alive)
+        return {record.id for record in alive}
 
     def _look(self, job: str, alive: set[str]) -> set[tuple[str, str]]:
         ledger = self._runtime.ledger
@@ -85,6 +92,7 @@ class Recovery:
             if worker is None and not self._overdue(key):
                 return
             self._log.warning("done again", job=job, item=item, stage_of=stage, lost_worker=worker)
+            self._redone("batch" if stage else item.partition(":")[0], worker)
             if worker is not None:
                 ledger.let_go(job, item, worker)
             again()
@@ -107,6 +115,10 @@ class Recovery:
             if self._keep(job, flight) and flight.name not in parked:
                 check(flight.name, flight.worker, self._resender(flight), flight.stage)
         return keys
+
+    def _redone(self, kind: str, worker: str | None) -> None:
+        reason = "unclaimed" if worker is None else "worker_lost"
+        self._runtime.meter.count(REDONE, kind=kind, reason=reason)
 
     def _replaceable(self, job: str) -> list[ReplaceMessage]:
         """Batches given up whose chunk can be made now: that of the batch before is there."""
@@ -135,7 +147,15 @@ class Recovery:
         return lambda: ledger.return_segment(job, index, attempt, gave_back=False)
 
     def _resender(self, flight: Flight) -> Callable[[], None]:
+        """A batch of another release that nobody takes up any more is decoded again by this one:
+        its workers have been replaced."""
+        if isinstance(flight.message, ForeignBatch):
+            return lambda: self._decode_again(flight)
         return lambda: self._runtime.send_batch(flight.message, flight.stage)
+
+    def _decode_again(self, flight: Flight) -> None:
+        if self._runtime.forget(flight.message):
+            self._runtime.meter.count(REDONE, kind="batch", reason="release")
 
     def _keep(self, job: str, flight: Flight) -> bool:
         """Renew the lease of a batch's slot. False when it is lost, or the batch has moved on since
@@ -144,6 +164,7 @@ class Recovery:
             return True
         if self._runtime.forget(flight.message):
             self._log.warning("slot lost, decoded again", job=job, batch=flight.name)
+            self._runtime.meter.count(REDONE, kind="batch", reason="slot_lost")
         return False
 
     def _overdue(self, key: tuple[str, str]) -> bool:

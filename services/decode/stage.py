@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,17 +21,25 @@ from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout, Plane
 from shared.media.probe import probe
 from shared.messages import BatchMessage, SegmentMessage, SplitMessage
-from shared.names import segment_key
+from shared.metrics.catalogue import BATCH_FILL, GIVEN_UP, IMPAIRED
+from shared.names import segment_key, source_of
 from shared.runtime import Runtime, slot_ref
 
 
 def split_job(runtime: Runtime, message: SplitMessage) -> None:
-    """Probe the source, store its segments one by one, each ready for dispatch at once."""
+    """Have the source here, probe it, store its segments one by one, each ready for dispatch at
+    once."""
     ledger, job = runtime.ledger, message.job
     if not ledger.take(job, message.item, runtime.worker):
         return
     spec = ledger.spec(job)
-    with runtime.store.local(spec.source) as path, runtime.store.scratch() as folder:
+    source_key = source_of(job, spec.source)
+    if source_key != spec.source and not runtime.store.exists(source_key):
+        # An HTTP client: 0.1 s that only a source elsewhere is worth.
+        from services.decode.fetch import fetch_source
+
+        fetch_source(runtime, job, spec.source, source_key)
+    with runtime.store.local(source_key) as path, runtime.store.scratch() as folder:
         source = probe(path, spec.container)
         output = plan_output(spec, source)
         slot_bytes = runtime.arenas.current(runtime.settings.arena).descriptor.slot_bytes
@@ -69,8 +78,9 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
     if not tries:
         return
     chain = decoders(runtime.settings.decode_threads)
-    decoder = engine_of(chain, tries, runtime.settings.attempts)()
-    ledger.note_engine(job, "decode", decoder.name)
+    due = engine_of(chain, tries, runtime.settings.attempts)
+    decoder = due()
+    runtime.serve(job, "decode", decoder.name, "" if due is chain[0] else "earlier_tries")
     batches = _Batches(runtime, message, facts)
     with runtime.store.local(segment.key) as path:
         try:
@@ -88,6 +98,8 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
             batches.abandon()
     report = decoder.report
     losses = Losses(report.lost, report.repaired, batches.dropped, report.concealed)
+    for kind in ("lost", "repaired", "concealed"):
+        runtime.meter.count(IMPAIRED, getattr(losses, kind), kind=kind)
     parked = ledger.segment_done(job, segment.index, message.attempt, batches.count, losses)
     if parked is not None:
         runtime.send_batch(parked, "compose")
@@ -108,6 +120,7 @@ def _give_up_rest(
     runtime: Runtime, message: SegmentMessage, facts: Facts, error: SpentError
 ) -> None:
     """What is missing of a segment that no decoder gets through is replaced."""
+    runtime.meter.count(GIVEN_UP, stage="decode")
     ledger, job, segment = runtime.ledger, message.job, message.segment
     with runtime.store.local(segment.key) as path:
         times = shown_times(path, segment, facts.source)
@@ -193,7 +206,10 @@ class _Batches:
             batch.claim.release()
         if batch.message is None:
             return
-        message = batch.message.model_copy(update={"pts": tuple(batch.pts)})
+        decoded = {"pts": tuple(batch.pts), "decoded_ns": time.monotonic_ns()}
+        message = batch.message.model_copy(update=decoded)
+        most = self._message.batch_frames
+        self._runtime.meter.observe(BATCH_FILL, len(batch.pts) / most)
         if not self._runtime.hand_on(message, "infer"):
             self._runtime.release(message.slot)
             if not self._is_current():

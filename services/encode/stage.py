@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 
+from services.encode.byproducts import (
+    make_thumbnail,
+    put_all_tracks,
+    put_report,
+    put_thumbnail,
+    put_tracks,
+    remove_byproducts,
+)
 from services.encode.chunks import last_picture
-from services.encode.engines.base import ChunkEncoder, Frame
+from services.encode.engines.base import ChunkEncoder, ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.mux import mux
-from services.encode.plan import missing_notes
+from services.encode.plan import QUALITY, RateControl, missing_notes, rate_control
+from shared.errors import EngineBusyError
 from shared.giving_up import engine_of, where
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, Facts, JobResult
 from shared.media.layout import FrameLayout, Plane
 from shared.messages import BatchMessage, MuxMessage, ReplaceMessage
-from shared.names import chunk_key, result_key
+from shared.metrics.catalogue import IMPAIRED
+from shared.names import chunk_key, report_key, result_key, source_of, tracks_key
 from shared.runtime import Runtime
+from shared.sessions import SessionNeed
 
 GREY = 128
 
@@ -26,8 +39,29 @@ SLOW_DISK_BYTES_PER_S = 8 << 20
 """What a disk reaches at least."""
 
 
-def encode_batch(runtime: Runtime, message: BatchMessage) -> None:
-    """The batch's frames become a chunk in the store, its slot is given back. Idempotent."""
+class EncodeStage:
+    """Keeps the encoders of this process, and with them what they keep open between chunks."""
+
+    def __init__(self) -> None:
+        self._encoders: tuple[ChunkEncoder, ...] = ()
+
+    def run(self, runtime: Runtime, message: BatchMessage) -> None:
+        """See `encode_batch`."""
+        self._encoders = self._encoders or encoders(runtime)
+        encode_batch(runtime, message, self._encoders)
+
+
+def encoders(runtime: Runtime) -> tuple[ChunkEncoder, ...]:
+    """Best first."""
+    threads = runtime.settings.encode_threads
+    return PyAvEncoder(threads), PyAvEncoder(threads, vector_code=False)
+
+
+def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkEncoder]) -> None:
+    """The batch's frames become a chunk in the store, its slot is given back. Idempotent.
+
+    `chain`: encoders, best first.
+    """
     ledger = runtime.ledger
     tries = ledger.enter(message, "encode", runtime.worker)
     if not tries:
@@ -37,28 +71,79 @@ def encode_batch(runtime: Runtime, message: BatchMessage) -> None:
         runtime.forget(message)
         return
     facts = ledger.facts(message.job)
-    encoder = engine_of(_encoders(runtime), tries, runtime.settings.attempts)
-    ledger.note_engine(message.job, "encode", encoder.name_for(facts.output.codec))
-    frames = _frames(runtime, message, slot)
+    plan = ledger.plan(message)
+    picture = make_thumbnail(message, facts, message.layout, message.layout.planes(slot))
+    due = engine_of(chain, tries, runtime.settings.attempts)
+    instead = "" if due is chain[0] else "earlier_tries"
+    chain = chain[chain.index(due) :]
     with runtime.store.scratch() as folder:
         path = folder / "chunk.nut"
-        info = encoder.encode(frames, message.layout, facts.output, path)
+        info = _encoded(runtime, message, slot, facts, chain, path, instead)
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read.
             runtime.forget(message)
             return
+        put_tracks(runtime, message, facts, plan)
+        put_thumbnail(runtime, message, picture)
         key = chunk_key(message.job, message.segment, message.batch)
         runtime.store.put(key, path)
     record = ChunkRecord(key=key, pts=message.pts, size_bytes=info.size_bytes)
     if not ledger.chunk_done(message, record):
         runtime.store.delete(key)  # the job ended meanwhile, and was cleaned up after
+        remove_byproducts(runtime, message)
+    else:
+        runtime.meter.batch_stored(len(message.pts), message.decoded_ns)
     runtime.release(message.slot)
 
 
-def _encoders(runtime: Runtime) -> tuple[ChunkEncoder, ...]:
-    """Best first."""
-    threads = runtime.settings.encode_threads
-    return PyAvEncoder(threads), PyAvEncoder(threads, vector_code=False)
+def _encoded(
+    runtime: Runtime,
+    message: BatchMessage,
+    slot: Plane,
+    facts: Facts,
+    chain: Sequence[ChunkEncoder],
+    path: Path,
+    instead: str,
+) -> ChunkInfo:
+    """Encode by the first of `chain` whose hardware opens a session, if it needs one. `instead`:
+    why it does not begin with the best encoder there is, "" if it does.
+
+    Raises DeferredError while there is hope for it: the batch is given back.
+    """
+    job = message.job
+    refusal: EngineBusyError | None = None
+    for encoder in chain:
+        need = encoder.session
+        why = "sessions" if refusal else instead
+        runtime.serve(job, "encode", encoder.name_for(facts.output.codec), why)
+        try:
+            with runtime.sessions.hold(need, job, facts.spec.priority) as check:
+                rate = _rate(runtime, job, facts, need)
+                frames = _frames(runtime, message, slot, check)
+                return encoder.encode(frames, message.layout, facts.output, path, rate)
+        except EngineBusyError as error:
+            if need is None:
+                raise
+            runtime.sessions.wait_for(need, error)
+            runtime.ledger.add(job, busy_encode=1)
+            refusal = error
+    assert refusal is not None
+    raise refusal
+
+
+def _rate(runtime: Runtime, job: str, facts: Facts, need: SessionNeed | None = None) -> RateControl:
+    """The rate of all chunks of the job, decided when the first is encoded: as many chunks may be
+    at work at a time, by whoever writes it into the ledger first."""
+    kbps = facts.spec.bitrate_kbps
+    if kbps is None:
+        return QUALITY
+    frames, rate = runtime.ledger.batch_frames(job), facts.output.frame_rate
+    sessions = 0 if need is None else runtime.sessions.in_use(need)
+    proposed = rate_control(
+        kbps, frames * rate[1] / rate[0], sessions, runtime.settings.vbr_from_sessions
+    )
+    agreed = runtime.ledger.agree(job, "rate", proposed.model_dump_json())
+    return RateControl.model_validate_json(agreed)
 
 
 def replace_batch(runtime: Runtime, message: ReplaceMessage) -> None:
@@ -88,12 +173,17 @@ def replace_batch(runtime: Runtime, message: ReplaceMessage) -> None:
     with runtime.store.scratch() as folder:
         path = folder / "chunk.nut"
         info = PyAvEncoder(runtime.settings.encode_threads).encode(
-            frames, layout, facts.output, path
+            frames, layout, facts.output, path, _rate(runtime, job, facts)
         )
+        put_tracks(runtime, message, facts, None)
+        put_thumbnail(runtime, message, make_thumbnail(message, facts, layout, planes))
         runtime.store.put(key, path)
     record = ChunkRecord(key=key, pts=message.pts, size_bytes=info.size_bytes, replaced=True)
     if not ledger.chunk_done(message, record):
         runtime.store.delete(key)
+        remove_byproducts(runtime, message)
+    else:
+        runtime.meter.count(IMPAIRED, len(message.pts), kind="replaced")
     ledger.let_go(job, message.item, runtime.worker)
 
 
@@ -112,15 +202,19 @@ def _replaced_notes(
     return tuple(notes)
 
 
-def _frames(runtime: Runtime, message: BatchMessage, slot: Plane) -> Iterator[Frame]:
+def _frames(
+    runtime: Runtime, message: BatchMessage, slot: Plane, check: Callable[[], None]
+) -> Iterator[Frame]:
     for index, pts in enumerate(message.pts):
         runtime.checkpoint(message.job)
+        check()
         yield pts, message.layout.planes(slot, index)
 
 
 def mux_job(runtime: Runtime, message: MuxMessage) -> None:
-    """Join, check, store the result; the job has succeeded."""
+    """Join, check, store the result, its tracks and report; the job has succeeded."""
     ledger, job = runtime.ledger, message.job
+    began_s = time.process_time()
     if not ledger.take(job, message.item, runtime.worker):
         return
     runtime.checkpoint(job)
@@ -132,8 +226,8 @@ def mux_job(runtime: Runtime, message: MuxMessage) -> None:
     key = result_key(job, facts.spec.container)
     with ExitStack() as stack:
         folder = stack.enter_context(runtime.store.scratch())
-        source = stack.enter_context(runtime.store.local(facts.spec.source))
-        paths = [stack.enter_context(runtime.store.local(chunk.key)) for chunk in chunks]
+        source = stack.enter_context(runtime.store.local(source_of(job, facts.spec.source)))
+        paths = stack.enter_context(runtime.store.local_many([chunk.key for chunk in chunks]))
         path = folder / f"result.{facts.spec.container}"
         expected = [pts for chunk in chunks for pts in chunk.pts]
         report = mux(
@@ -165,5 +259,12 @@ def mux_job(runtime: Runtime, message: MuxMessage) -> None:
             *_replaced_notes(runtime, job, facts, chunks),
         ),
     )
+    put_all_tracks(runtime, job, facts, chunks)
+    view = ledger.view(job)
+    if view is not None:
+        spent_s = time.process_time() - began_s
+        put_report(runtime, view, facts, _rate(runtime, job, facts), result, report, spent_s)
     if not ledger.finish(job, result) and ledger.state(job) is not JobState.SUCCEEDED:
-        runtime.store.delete(key)  # cancelled meanwhile; a late twin's result is the first one's
+        # Cancelled meanwhile; a late twin's result is the first one's.
+        for each in (key, tracks_key(job), report_key(job)):
+            runtime.store.delete(each)

@@ -10,6 +10,7 @@ from services.infer.portions import Portions, detect_by_first_that_fits
 from shared.faces import BatchFaces
 from shared.giving_up import engine_of
 from shared.messages import BatchMessage
+from shared.metrics.catalogue import IMPAIRED
 from shared.models import choose, is_here, locate
 from shared.runtime import Runtime
 
@@ -50,11 +51,15 @@ class InferStage:
         runtime.checkpoint(message.job)
         planes = [message.layout.planes(slot, index) for index in frames]
         detector, faces = detect_by_first_that_fits(engines, self._portions, planes, message.layout)
-        ledger.note_engine(message.job, "infer", detector.name)
+        instead = "" if due is chain[0] else "earlier_tries"
+        if not instead and detector is not engines[0]():
+            instead = "out_of_memory"
+        runtime.serve(message.job, "infer", detector.name, instead)
         found = BatchFaces(frames=frames, faces=tuple(faces), engine=detector.name)
         ledger.put_faces(message, found.model_dump_json())
         if detector.name == NoDetector.name:
             ledger.add(message.job, frames_unseen=len(message.pts))
+            runtime.meter.count(IMPAIRED, len(message.pts), kind="unseen")
         runtime.hand_on(message, "compose")
 
     def _detector(self, runtime: Runtime, wanted: str) -> Detector:

@@ -16,8 +16,12 @@ from shared.arena.posix import PosixArenaOwner, free_bytes, take_over
 from shared.arena.reaper import LOOK_EVERY_S, Reaper
 from shared.arena.registry import ArenaRegistry
 from shared.errors import PermanentError
+from shared.gpu import watch_gpus
+from shared.health.vitals import Vitals, serve_health
 from shared.leases import Leases
 from shared.logs import Log, configure_logs
+from shared.metrics import open_meter
+from shared.metrics.disk import DiskSampler
 from shared.redisdb import RedisError, connect
 from shared.settings import MIB, Settings
 
@@ -77,14 +81,22 @@ def main(settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     redis = connect(settings.redis_url)
     registry, leases = ArenaRegistry(redis), Leases(redis, settings.lease_s)
+    meter = open_meter(settings, "arena")
+    vitals = Vitals("loop", patience_s=settings.health_patience_s)
     try:
+        serve_health(settings, vitals)
         owner = own(settings, registry)
         try:
             announce(owner, registry, leases)
             log.info("arena ready", **owner.descriptor.model_dump())
             reaper = Reaper(redis, settings.arena, settings.dead_after_s)
+            # Here, as there is one of it on every host.
+            watch_gpus(meter, settings.gpu_memory_mib)
+            disks = DiskSampler(meter, settings)
             while not stop.wait(LOOK_EVERY_S):
+                vitals.seen("loop")
                 reaper.step()
+                disks.step()
         finally:
             with suppress(RedisError):  # it may have gone first
                 registry.withdraw(settings.arena)

@@ -28,12 +28,12 @@ class ArenaRegistry:
     def find(self, name: str) -> ArenaDescriptor | None:
         """The arena's descriptor, None when unknown."""
         text = self._redis.hget(ARENAS, name)
-        return None if text is None else ArenaDescriptor.model_validate_json(str(text))
+        return None if text is None else ArenaDescriptor.read_kept(str(text))
 
     def all(self) -> list[ArenaDescriptor]:
         """All arenas, by name."""
         rows = self._redis.hgetall(ARENAS)
-        return [ArenaDescriptor.model_validate_json(str(rows[name])) for name in sorted(rows)]
+        return [ArenaDescriptor.read_kept(str(rows[name])) for name in sorted(rows)]
 
 
 class MappedArenas:

@@ -28,6 +28,8 @@
 --           changed   zset  jobs whose progress is to be told, by the time of the change, ms
 --           kept      zset  ended jobs whose record and objects are there -> time of the end, ms
 --           clock     hash  virtual times: segments, splits, class:0 .. class:9
+--           hooks     zset  ended jobs whose webhook is to be called -> when, ms
+--           hook_tries  hash  job -> how often it was called
 --           list:SCOPE:STATE  zset  job -> time of submission, ms; SCOPE is `all` or `of:OWNER`,
 --                     STATE a state, `any` or `live`
 --       7 base     the key of a job without its id
@@ -171,9 +173,15 @@ local function enlist(state)
   redis.call('HSET', job, 'listed', state)
 end
 
+local function unhook()
+  redis.call('ZREM', across .. 'hooks', me)
+  redis.call('HDEL', across .. 'hook_tries', me)
+end
+
 -- Drops the record of a job, the last of it.
 local function drop()
   enlist(nil)
+  unhook()
   for _, part in ipairs(PARTS) do
     redis.call('DEL', prefix .. part)
   end
@@ -288,6 +296,7 @@ operation.submit = function(id, spec, now, owner, most)
     return {'full'}
   end
   enlist(nil)
+  unhook()
   redis.call('DEL', job)
   redis.call('PERSIST', prefix .. 'events')
   for _, part in ipairs(PARTS) do
@@ -311,6 +320,12 @@ end
 local function next_try(what, most)
   local tries = redis.call('HINCRBY', prefix .. 'tries', what, 1)
   return tries <= tonumber(most) and tostring(tries) or nil
+end
+
+local function untry(what, really)
+  if really == '1' then
+    redis.call('HINCRBY', prefix .. 'tries', what, -1)
+  end
 end
 
 local function poison(item)
@@ -341,9 +356,10 @@ operation.take = function(item, worker, most)
   return {'go', tries}
 end
 
--- let_go item worker why -> {'1'}: the worker no longer has `split`, `mux`, `segment:N` or batch
--- "s:b"; `why` not empty: since it failed.
-operation.let_go = function(item, worker, why)
+-- let_go item worker why untried -> {'1'}: the worker no longer has `split`, `mux`, `segment:N` or
+-- batch "s:b"; `why` not empty: since it failed; `untried` '1': what it needs was in use, so taking
+-- it up was no try. Once only: a repeated call finds the item in nobody's hands.
+operation.let_go = function(item, worker, why, untried)
   if ended() then
     return {'1'}
   end
@@ -352,11 +368,13 @@ operation.let_go = function(item, worker, why)
   end
   if redis.call('HGET', prefix .. 'hands', item) == worker then
     redis.call('HDEL', prefix .. 'hands', item)
+    untry(item, untried)
   end
   local entry = redis.call('HGET', prefix .. 'flight', item)
   local stage, by, rest = string.match(entry or '', '^(%a+) (%S+) (.*)$')
   if by == worker then
     redis.call('HSET', prefix .. 'flight', item, stage .. ' - ' .. rest)
+    untry(stage .. ' ' .. item, untried)
   end
   return {'1'}
 end
@@ -639,6 +657,15 @@ operation.replace = function(name, message)
   return get('turn') == name and advance() or {}
 end
 
+-- agree field value -> {value of whoever came first} | {} (ended)
+operation.agree = function(field, value)
+  if ended() then
+    return {}
+  end
+  redis.call('HSETNX', job, field, value)
+  return {get(field)}
+end
+
 -- engine stage name -> {'1'}; which engine serves a stage for this job.
 operation.engine = function(stage, name)
   if not ended() then
@@ -670,7 +697,38 @@ operation.finish = function(id, state, code, message, result, ttl, now)
   redis.call('ZREM', live, id)
   redis.call('SADD', ended_jobs, id)
   redis.call('ZADD', across .. 'kept', now_ms(), id)
+  local hook = cjson.decode(get('spec')).webhook
+  if hook and hook ~= cjson.null then
+    redis.call('HDEL', across .. 'hook_tries', id)
+    redis.call('ZADD', across .. 'hooks', now_ms(), id)
+  end
   ring()
+  return {'1'}
+end
+
+-- hooks claim_ms count -> {job, try...}: ended jobs whose webhook is to be called now, the longest
+-- waiting first. Each comes again after `claim_ms`, unless it is `hooked` or `unhooked` before.
+operation.hooks = function(claim, count)
+  local answer = {}
+  local now = now_ms()
+  for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'hooks', '-inf', now, 'LIMIT', 0,
+    count)) do
+    redis.call('ZADD', across .. 'hooks', now + claim, each)
+    answer[#answer + 1] = each
+    answer[#answer + 1] = tostring(redis.call('HINCRBY', across .. 'hook_tries', each, 1))
+  end
+  return answer
+end
+
+-- hook_later delay_ms -> {'1'}: the job's webhook is called again then.
+operation.hook_later = function(delay)
+  redis.call('ZADD', across .. 'hooks', 'XX', now_ms() + delay, me)
+  return {'1'}
+end
+
+-- unhook -> {'1'}: the job's webhook was called, or is given up.
+operation.unhook = function()
+  unhook()
   return {'1'}
 end
 
@@ -897,7 +955,8 @@ end
 
 -- These change no job, or bring the indexes in step themselves.
 local LOOKS = {wanted = true, in_turn = true, segment_state = true, due = true, unclaimed = true,
-  mend = true, changed = true, outlived = true, ring = true, unlist = true}
+  mend = true, changed = true, outlived = true, ring = true, unlist = true,
+  hooks = true, hook_later = true, unhook = true}
 
 local answer = operation[ARGV[1]](unpack(ARGV, 2))
 if not LOOKS[ARGV[1]] then

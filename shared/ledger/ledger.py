@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from shared.errors import DualfaceError, ErrorCode, PermanentError, SpentError, TemporaryError
+from shared.errors import (
+    DualfaceError,
+    ErrorCode,
+    PermanentError,
+    SpentError,
+    TemporaryError,
+    WorkOverError,
+)
 from shared.jobs import JobSpec, JobState, OutputPlan, Segment, SourceInfo
 from shared.ledger.records import (
     STAGES,
@@ -25,6 +34,8 @@ from shared.messages import (
     ReplaceMessage,
     SegmentMessage,
     SplitMessage,
+    read_batch,
+    read_replace,
 )
 from shared.redisdb import Connection, Script
 
@@ -34,6 +45,9 @@ INDEX = "df:index:"
 WAKE = "df:wake"
 GRACE_S = 86400
 """How much longer than asked for a record stays when no coordinator is there to bury it."""
+EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
+RATE_EVENTS = 24
+"""Chunks that the rate is taken over: some seconds' worth."""
 PARTS = (
     "segments", "ready", "running", "attempts", "batches", "losses", "redo", "flight", "faces",
     "plans", "parked", "chunks", "tracker", "hands", "tries", "why", "replaced",
@@ -98,14 +112,14 @@ class Ledger:
 
     def spec(self, job: str) -> JobSpec:
         """The request. Raises PermanentError STALE when the job is unknown."""
-        return JobSpec.model_validate_json(self._field(job, "spec"))
+        return JobSpec.read_kept(self._field(job, "spec"))
 
     def facts(self, job: str) -> Facts:
         """Request, source and output plan. Raises PermanentError STALE before the split began."""
         return Facts(
             self.spec(job),
-            SourceInfo.model_validate_json(self._field(job, "source")),
-            OutputPlan.model_validate_json(self._field(job, "output")),
+            SourceInfo.read_kept(self._field(job, "source")),
+            OutputPlan.read_kept(self._field(job, "output")),
         )
 
     def batch_frames(self, job: str) -> int:
@@ -159,6 +173,14 @@ class Ledger:
             flat += [name, amount]
         self._call(job, "add", *flat)
 
+    def agree(self, job: str, field: str, value: str) -> str:
+        """Decide something once for the whole job: the value of whoever asks first, also after a
+        restart. Raises WorkOverError when the job has ended."""
+        answer = self._call(job, "agree", field, value)
+        if not answer:
+            raise WorkOverError(job)
+        return answer[0]
+
     def note_engine(self, job: str, stage: str, engine: str) -> None:
         """Write down which engine serves `stage` for this job."""
         self._call(job, "engine", stage, engine)
@@ -173,11 +195,19 @@ class Ledger:
         """
         return self._started(item, self._call(job, "take", item, worker, self._attempts))
 
-    def let_go(self, job: str, item: str, worker: str, why: DualfaceError | None = None) -> None:
+    def let_go(
+        self,
+        job: str,
+        item: str,
+        worker: str,
+        why: DualfaceError | None = None,
+        *,
+        untried: bool = False,
+    ) -> None:
         """The worker no longer works on the item (as `Message.item` names it); `why` if it failed,
-        kept for the case that it fails once too often."""
+        kept for the case that it fails once too often. `untried`: taking it up was no try."""
         reason = "" if why is None else f"{why.code.value} {why.message}"
-        self._call(job, "let_go", item, worker, reason)
+        self._call(job, "let_go", item, worker, reason, int(untried))
 
     def hands(self, job: str) -> dict[str, str]:
         """Items in somebody's hands: item -> worker."""
@@ -203,7 +233,7 @@ class Ledger:
     def take_segment(self, job: str, most: int) -> tuple[Segment, int] | None:
         """The lowest waiting segment and its attempt, None when none waits or `most` run."""
         answer = self._call(job, "take_segment", most)
-        return (Segment.model_validate_json(answer[0]), int(answer[1])) if answer else None
+        return (Segment.read_kept(answer[0]), int(answer[1])) if answer else None
 
     def return_segment(self, job: str, index: int, attempt: int, *, gave_back: bool) -> None:
         """Have the segment dispatched again; nothing when another attempt runs.
@@ -221,7 +251,7 @@ class Ledger:
     ) -> BatchMessage | None:
         """The segment is decoded into `batches`; a batch whose turn has come by that, if any."""
         answer = self._call(job, "segment_done", index, attempt, batches, *losses)
-        return BatchMessage.model_validate_json(answer[0]) if answer else None
+        return read_batch(answer[0]) if answer else None
 
     def running(self, job: str) -> dict[int, int]:
         """Segments that are with a decoder: index -> attempt."""
@@ -231,6 +261,19 @@ class Ledger:
     def losses(self, job: str) -> Losses:
         """What the segments decoded so far have lost, in sum."""
         return _sum([str(row) for row in self._redis.hvals(f"{_key(job)}:losses")])
+
+    def lossy(self, job: str) -> list[tuple[Segment, Losses]]:
+        """The segments that have lost something, in order, and what."""
+        rows = self._redis.hgetall(f"{_key(job)}:losses")
+        found = {int(str(index)): _sum([str(row)]) for index, row in rows.items()}
+        indexes = sorted(index for index, losses in found.items() if any(losses))
+        texts = self._redis.hmget(f"{_key(job)}:segments", indexes) if indexes else []
+        pairs = zip(indexes, texts, strict=True)
+        return [
+            (Segment.read_kept(str(text)), found[index])
+            for index, text in pairs
+            if text is not None
+        ]
 
     # --- batches --------------------------------------------------------------------------------
 
@@ -255,6 +298,11 @@ class Ledger:
         answer = self._call(message.job, "enter", message.name, stage, worker, self._attempts)
         return self._started(f"{stage} of batch {message.name}", answer)
 
+    def plan(self, message: BatchMessage) -> str | None:
+        """The plan that the batch was rendered by; None once its chunk is done."""
+        text = self._redis.hget(f"{_key(message.job)}:plans", message.name)
+        return None if text is None else str(text)
+
     def put_faces(self, message: BatchMessage, faces: str) -> None:
         """Keep the faces found, for tracking."""
         self._call(message.job, "put_faces", message.name, faces)
@@ -273,7 +321,7 @@ class Ledger:
     ) -> BatchMessage | None:
         """Keep the plan, pass the turn on; the parked batch whose turn it is now, if any."""
         answer = self._call(message.job, "planned", message.name, plan, tracker, people)
-        return BatchMessage.model_validate_json(answer[0]) if answer else None
+        return read_batch(answer[0]) if answer else None
 
     def chunk_done(self, message: BatchMessage | ReplaceMessage, chunk: ChunkRecord) -> bool:
         """The chunk is in the store; False when the job has ended."""
@@ -290,18 +338,18 @@ class Ledger:
         """
         slot = message.slot
         answer = self._call(message.job, "forget_batch", message.name, slot.pool, slot.token)
-        return [BatchMessage.model_validate_json(body) for body in answer]
+        return [read_batch(body) for body in answer]
 
     def replace(self, message: ReplaceMessage) -> BatchMessage | None:
         """Give the batch up: its frames will show the last good one. A batch whose turn has come by
         that, if any. Idempotent."""
         answer = self._call(message.job, "replace", message.name, message.model_dump_json())
-        return BatchMessage.model_validate_json(answer[0]) if answer else None
+        return read_batch(answer[0]) if answer else None
 
     def replaced(self, job: str, *, unmade: bool = False) -> list[ReplaceMessage]:
         """All batches that were given up, or those that have no chunk yet, in display order."""
         rows = self._redis.hvals(f"{_key(job)}:replaced")
-        found = [ReplaceMessage.model_validate_json(str(row)) for row in rows]
+        found = [read_replace(str(row)) for row in rows]
         if unmade and found:
             chunks = self._redis.hmget(f"{_key(job)}:chunks", [each.name for each in found])
             found = [each for each, chunk in zip(found, chunks, strict=True) if chunk is None]
@@ -321,7 +369,7 @@ class Ledger:
                 return None  # it is still being decoded
             batch = int(count)
         text = self._redis.hget(f"{_key(job)}:chunks", f"{segment}:{batch - 1}")
-        return None if text is None else ChunkRecord.model_validate_json(str(text))
+        return None if text is None else ChunkRecord.read_kept(str(text))
 
     def known_times(self, job: str, segment: int) -> dict[int, tuple[int, ...]]:
         """The segment's batches that are on their way, done or given up: batch -> its pts."""
@@ -334,15 +382,23 @@ class Ledger:
         for name, text in self._redis.hgetall(f"{_key(job)}:chunks").items():
             of, _, batch = str(name).partition(":")
             if int(of) == segment:
-                found[int(batch)] = ChunkRecord.model_validate_json(str(text)).pts
+                found[int(batch)] = ChunkRecord.read_kept(str(text)).pts
         return found
 
     def flights(self, job: str) -> Iterator[Flight]:
         """All batches on their way."""
         for name, entry in self._redis.hgetall(f"{_key(job)}:flight").items():
             stage, worker, _, body = str(entry).split(" ", 3)
-            message = BatchMessage.model_validate_json(body)
+            message = read_batch(body)
             yield Flight(str(name), stage, None if worker == "-" else worker, message)
+
+    def is_bound(self, message: BatchMessage) -> bool:
+        """True while the batch is on its way in the message's slot, in nobody's hands."""
+        entry = self._redis.hget(f"{_key(message.job)}:flight", message.name)
+        if entry is None:
+            return False
+        _, worker, _, body = str(entry).split(" ", 3)
+        return worker == "-" and read_batch(body).slot.token == message.slot.token
 
     def parked(self, job: str) -> set[str]:
         """Names of the batches that wait for their turn."""
@@ -352,7 +408,7 @@ class Ledger:
         """All chunks in the order of display."""
         rows = self._redis.hgetall(f"{_key(job)}:chunks")
         order = sorted(rows, key=lambda name: tuple(int(part) for part in str(name).split(":")))
-        return [ChunkRecord.model_validate_json(str(rows[name])) for name in order]
+        return [ChunkRecord.read_kept(str(rows[name])) for name in order]
 
     def counter(self, job: str, name: str) -> int:
         """A counter of the report, 0 when nothing was counted."""
@@ -414,6 +470,22 @@ class Ledger:
         """Drop the record, the last of a job; False when it was submitted again meanwhile."""
         return self._call(job, "bury", self._retention_s * 1000) == ["1"]
 
+    # --- webhooks ------------------------------------------------------------------------------
+
+    def hooks(self, claim_s: float, count: int) -> list[tuple[str, int]]:
+        """Ended jobs whose webhook is to be called now, and which try it is, from 1. Each comes
+        again after `claim_s`, unless `hook_later` or `unhook` is called before."""
+        answer = self._call("", "hooks", int(claim_s * 1000), count)
+        return [(job, int(tries)) for job, tries in zip(answer[::2], answer[1::2], strict=True)]
+
+    def hook_later(self, job: str, delay_s: float) -> None:
+        """Have the job's webhook called again after `delay_s`."""
+        self._call(job, "hook_later", int(delay_s * 1000))
+
+    def unhook(self, job: str) -> None:
+        """The job's webhook was called, or is given up."""
+        self._call(job, "unhook")
+
     # --- lists and events: what people watch ----------------------------------------------------
 
     def listed(
@@ -434,7 +506,8 @@ class Ledger:
                 key, since, "-inf", start=skipped, num=count + 1, withscores=True
             )
             # Equal times are in reverse order of their names.
-            found += [(str(j), s) for j, s in rows if after is None or (s, str(j)) < after]
+            pairs = [(str(row[0]), float(row[1])) for row in rows]
+            found += [(j, s) for j, s in pairs if after is None or (s, j) < after]
             skipped += len(rows)
             if len(rows) <= count:
                 break
@@ -459,11 +532,30 @@ class Ledger:
         if gone:
             self._call("", "unlist", scope, state, *gone)
 
-    def events(self, job: str, after: str = "-", count: int = 100) -> list[Event]:
-        """What happened to the job after the event with id `after` ("-": from the first kept on)."""
-        start = after if after == "-" else f"({after}"
+    def events(self, job: str, after: str | None = None, count: int = 100) -> list[Event]:
+        """What happened to the job after the event with id `after` (None: all that is kept).
+
+        Raises ValueError when `after` is no id of an event.
+        """
+        if after is not None and not EVENT_ID.fullmatch(after):
+            raise ValueError(f"not an event: {after!r}")
+        start = "-" if after is None else f"({after}"
         rows = self._redis.xrange(f"{_key(job)}:events", min=start, max="+", count=count)
-        return [Event(str(name), str(row["type"]), str(row["data"])) for name, row in rows]
+        return [_event(name, row) for name, row in rows or ()]
+
+    def rate(self, job: str) -> float | None:
+        """Frames per second that the latest chunks came with; None while there are too few."""
+        rows = self._redis.xrevrange(f"{_key(job)}:events", count=RATE_EVENTS)
+        events = [_event(name, row) for name, row in rows or ()]
+        points = [
+            (int(event.id.partition("-")[0]), int(event.data.split()[1]))
+            for event in events
+            if event.kind == "progress"
+        ]
+        if len(points) < 2:
+            return None
+        (last_ms, frames), (first_ms, before) = points[0], points[-1]
+        return max(0, frames - before) * 1000 / max(1, last_ms - first_ms)
 
     # --- the coordinator's bell -----------------------------------------------------------------
 
@@ -509,7 +601,7 @@ def _due(
         return MuxMessage(job=job)
     return SegmentMessage(
         job=job,
-        segment=Segment.model_validate_json(segment),
+        segment=Segment.read_kept(segment),
         batch_frames=int(batch_frames),
         attempt=int(attempt),
     )
@@ -517,6 +609,11 @@ def _due(
 
 def _key(job: str) -> str:
     return f"df:job:{job}"
+
+
+def _event(name: object, row: Mapping[Any, Any] | None) -> Event:
+    facts = row or {}
+    return Event(str(name), str(facts.get("type", "")), str(facts.get("data", "")))
 
 
 def _moment(text: str | None) -> int | None:
@@ -551,7 +648,7 @@ def _view(job: str, row: Mapping[str, str], lost: Sequence[str]) -> JobView:
         if key.startswith("engine_")
     }
     result = row.get("result")
-    spec = JobSpec.model_validate_json(row["spec"])
+    spec = JobSpec.read_kept(row["spec"])
     losses = _sum(lost)
     return JobView(
         job=job,
@@ -568,5 +665,5 @@ def _view(job: str, row: Mapping[str, str], lost: Sequence[str]) -> JobView:
         ended_ms=_moment(row.get("ended_ms")),
         code=row.get("code", ""),
         message=row.get("message", ""),
-        result=JobResult.model_validate_json(result) if result else None,
+        result=JobResult.read_kept(result) if result else None,
     )

@@ -3,8 +3,23 @@
 The only importer of Celery. Messages are JSON, acknowledged late.
 """
 
-from shared.queues.app import CeleryOutbox, TaskResults, make_app
+from shared.queues.app import App, CeleryOutbox, TaskResults, failure, make_app
 from shared.queues.dead import DeadLetter, DeadLetters
+from shared.queues.events import TaskEvents
+from shared.queues.requests import CANCEL, SUBMIT, RequestConsumer
 from shared.queues.worker import StageWorker
 
-__all__ = ["CeleryOutbox", "DeadLetter", "DeadLetters", "StageWorker", "TaskResults", "make_app"]
+__all__ = [
+    "CANCEL",
+    "SUBMIT",
+    "App",
+    "CeleryOutbox",
+    "DeadLetter",
+    "DeadLetters",
+    "RequestConsumer",
+    "StageWorker",
+    "TaskEvents",
+    "TaskResults",
+    "failure",
+    "make_app",
+]

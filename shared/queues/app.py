@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from celery import Celery
 
+from shared.errors import DualfaceError
 from shared.messages import LARGEST_BYTES, Message
+
+App = Celery
 
 VISIBILITY_TIMEOUT_S = 4 * 3600
 """Longer than any task: redelivery of a dead worker's messages is the coordinator's work."""
@@ -25,15 +30,31 @@ def make_app(redis_url: str) -> Celery:
         worker_redirect_stdouts=False,
         worker_enable_remote_control=True,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            "socket_timeout": 15,
-            "socket_connect_timeout": 5,
-            "health_check_interval": 15,
-        },
+        broker_transport_options=queue_options(),
         result_expires=86400,
     )
     return app
+
+
+def _shown(body: object) -> str:
+    """What Flower and logs show of a message: which piece of which job it is about."""
+    if not isinstance(body, dict):
+        return "(...)"
+    segment = body.get("segment")
+    number = segment.get("index") if isinstance(segment, dict) else segment
+    parts = [] if number is None else [f"segment {number}"]
+    parts += [f"{name} {body[name]}" for name in ("batch", "attempt") if name in body]
+    return f"({', '.join([*parts, 'job ' + str(body.get('job', '?'))])})"
+
+
+def queue_options() -> dict[str, int | str]:
+    """Of the broker's transport; every wait has an end."""
+    return {
+        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "socket_timeout": 15,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 15,
+    }
 
 
 class CeleryOutbox:
@@ -53,7 +74,15 @@ class CeleryOutbox:
     def send_body(self, task: str, body: object, queue: str, refusals: int = 0) -> None:
         """Send a body that this release can't read, on behalf of one that can."""
         options = {"refusals": refusals} if refusals else {}
-        self._app.send_task(task, args=[body], kwargs=options, queue=queue, ignore_result=True)
+        self._app.send_task(
+            task,
+            args=[body],
+            kwargs=options,
+            queue=queue,
+            ignore_result=True,
+            argsrepr=_shown(body),
+            kwargsrepr=json.dumps(options),
+        )
 
 
 class TaskResults:
@@ -65,3 +94,19 @@ class TaskResults:
     def store(self, job: str, result: dict[str, object], state: str) -> None:
         """Make `AsyncResult(job)` tell `state` and `result`."""
         self._app.backend.store_result(job, result, state)
+
+    def store_failure(self, job: str, error: DualfaceError) -> None:
+        """Make `AsyncResult(job)` tell of a job that never came to be."""
+        body: dict[str, object] = {"state": "failed"}
+        self.store(job, body | failure(error.code.value, error.message), "FAILURE")
+
+
+def failure(code: str, message: str) -> dict[str, object]:
+    """Why a job failed, and what Celery needs to raise something on the waiting side."""
+    return {
+        "code": code,
+        "message": message,
+        "exc_type": "PermanentError",
+        "exc_message": [code, message],
+        "exc_module": "shared.errors",
+    }

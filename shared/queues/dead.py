@@ -61,6 +61,10 @@ class DeadLetters:
             self._redis.hdel(DEAD, str(oldest))
         return letter
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return int(self._redis.llen(ORDER))
+
     def all(self) -> Iterator[DeadLetter]:
         """Oldest first."""
         for letter_id in self._redis.lrange(ORDER, 0, -1):

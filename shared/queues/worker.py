@@ -6,40 +6,65 @@ import json
 import mmap
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from celery import signals
 from celery.exceptions import OperationalError
 from celery.worker.consumer import Consumer
+from kombu.asynchronous import Hub
+from pydantic import ValidationError
 
 from shared.drill import KEPT_S, Driller
-from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError, WorkOverError
+from shared.errors import (
+    DeferredError,
+    ErrorCode,
+    PermanentError,
+    SpentError,
+    StoreAwayError,
+    StoreRefusedError,
+    TemporaryError,
+    WorkOverError,
+)
 from shared.giving_up import give_up_batch
 from shared.guard import Guard
+from shared.health.vitals import Vitals, serve_health
+from shared.ledger import Ledger
 from shared.logs import Log, configure_logs
-from shared.messages import BatchMessage, Message, UnknownVersionError, parse
+from shared.messages import BatchMessage, Message, UnknownVersionError, parse, read_batch
+from shared.metrics import Meter, open_meter
+from shared.metrics.catalogue import REDIS_ERRORS, REFUSED, TASK_SECONDS, TASKS_DONE
+from shared.metrics.store import metered
 from shared.processes import die_with_parent
 from shared.queues.app import CeleryOutbox, make_app
+from shared.queues.consuming import LOOK_EVERY_S, look
 from shared.queues.dead import DeadLetters
 from shared.redisdb import Connection, RedisError, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
-from shared.storage.directory import DirectoryStore
+from shared.storage import open_store
 from shared.workers import Heartbeat
+
+if TYPE_CHECKING:
+    from shared.health.server import HealthServer
 
 M = TypeVar("M", bound=Message)
 
 SETTLE_PATIENCE_S = 60.0
+REFUSED_PAUSE_S = 5.0
+"""Until a store that refused is asked again: a person mends that."""
 
-MOST_REFUSALS = 30
+MOST_REFUSALS = 34
+FIRST_REFUSAL_PAUSE_S = 0.05
 REFUSAL_PAUSE_S = 1.0
-"""A message of another release is put back so often, with a pause each time: half a minute in which
-a worker of that release may take it, longer than one needs to start."""
+"""A message of another release is put back so often, with a pause each time that doubles up to the
+longest: half a minute in which a worker of that release may take it, longer than its start takes.
+"""
 
 
 class _Received(Protocol):
@@ -63,6 +88,7 @@ class StageWorker:
         self._outbox = CeleryOutbox(self.app)
         self._concurrency = concurrency
         self._runtime: Runtime | None = None
+        self._job = ""
         self._redis: Connection | None = None
         self._heartbeat: Heartbeat | None = None
         self._queues: dict[str, None] = {}
@@ -71,6 +97,9 @@ class StageWorker:
         self._draining = mmap.mmap(-1, 1)
         self._guard = Guard(settings.stall_s, lambda: self._draining[0] != 0)
         self._driller: Driller | None = None
+        self._meter = Meter(stage)
+        self._vitals = Vitals("loop", "fetch", "children", patience_s=settings.health_patience_s)
+        self._health: HealthServer | None = None
         self._log = Log(stage=stage)
 
     def warm_up(self, action: Callable[[Runtime], None]) -> None:
@@ -104,6 +133,12 @@ class StageWorker:
         SIGTERM drains: what is at work is finished or handed back, then the worker ends with 0.
         """
         configure_logs(self.settings.log_level)
+        self._meter = open_meter(self.settings, self.stage)
+        try:
+            self._health = serve_health(self.settings, self._vitals)
+        except PermanentError as error:
+            print(error.message, file=sys.stderr)
+            return 2
         signals.worker_process_init.connect(self._start_child, weak=False)
         signals.worker_process_shutdown.connect(self._stop_child, weak=False)
         signals.worker_shutting_down.connect(self._drain, weak=False)
@@ -124,18 +159,27 @@ class StageWorker:
         return int(worker.exitcode or 0)
 
     def _consumer(self) -> type[Consumer]:
-        """Celery's consumer, which else drops what it can't decode with a line in the log."""
-        unreadable = self._unreadable
+        """Celery's consumer, which else drops what it can't decode with a line in the log; and
+        looked at for signs of life where somebody may ask for them."""
+        unreadable, watched = self._unreadable, self._health is not None
+        processes, vitals = self._concurrency, self._vitals
 
         class CarefulConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
             def on_decode_error(self, message: _Received, exc: Exception) -> None:
                 unreadable(message=message, exc=exc)
                 super().on_decode_error(message, exc)
 
+            def register_with_event_loop(self, hub: Hub) -> None:
+                """At every start of its loop: Celery drops a lost connection's timers with it."""
+                super().register_with_event_loop(hub)
+                if watched:
+                    hub.call_repeatedly(LOOK_EVERY_S, look, self, processes, vitals)
+
         return CarefulConsumer
 
     def _drain(self, **_: object) -> None:
         self._draining[0] = 1
+        self._vitals.draining = True
         # Children die with this process; what they had is found and done again by others.
         timer = threading.Timer(self.settings.drain_s, os._exit, args=(0,))
         timer.daemon = True
@@ -143,9 +187,13 @@ class StageWorker:
 
     def _start_child(self, **_: object) -> None:
         die_with_parent(signal.SIGKILL)
+        if self._health is not None:
+            self._health.let_go()
         self._child()
 
     def _stop_child(self, **_: object) -> None:
+        if self._runtime is not None:
+            self._runtime.sessions.close()
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
@@ -156,9 +204,15 @@ class StageWorker:
             beat = Heartbeat(
                 redis, self.stage, settings.arena, settings.heartbeat_s, settings.dead_after_s
             )
-            store = DirectoryStore(settings.store_path)
+            store = open_store(settings, on_wait=self._look_around)
             runtime = make_runtime(
-                settings, redis, store, self._outbox, beat.record.id, self._guard
+                settings,
+                redis,
+                metered(store, self._meter),
+                self._outbox,
+                beat.record.id,
+                self._guard,
+                self._meter,
             )
             if settings.drills:
                 self._driller = Driller(settings.drills, self.stage, partial(_count, redis))
@@ -180,15 +234,32 @@ class StageWorker:
         self, task: str, queue: str, body: object, refusals: int, error: UnknownVersionError
     ) -> None:
         """Put a message of another release back, for a worker of that release."""
+        self._meter.count(REFUSED, reason="version")
         if refusals >= MOST_REFUSALS:
-            self._bury(task, queue, json.dumps(body), error.message)
+            if self._is_wanted(body):
+                self._bury(task, queue, json.dumps(body), error.message)
             return
         self._log.warning("message of another release put back", task=task, reason=error.message)
-        time.sleep(REFUSAL_PAUSE_S)
+        # Short at first: where both releases are there, the other one takes it at once.
+        time.sleep(min(REFUSAL_PAUSE_S, FIRST_REFUSAL_PAUSE_S * 2**refusals))
         self._surely(lambda: self._outbox.send_body(task, body, queue, refusals + 1))
+
+    def _is_wanted(self, body: object) -> bool:
+        """False for a batch of another release that has gone another way meanwhile."""
+        if not isinstance(body, dict) or "slot" not in body:
+            return True
+        try:
+            message = read_batch(json.dumps(body))
+        except ValidationError:
+            return True
+        if self._redis is None:
+            self._redis = connect(self.settings.redis_url)
+        ledger = Ledger(self._redis, self.settings.retention_s, self.settings.attempts)
+        return ledger.is_bound(message)
 
     def _bury(self, task: str, queue: str, body: str, reason: str) -> None:
         self._log.error("message refused", task=task, queue=queue, reason=reason)
+        self._meter.count(REFUSED, reason="unreadable")
         if self._redis is None:
             self._redis = connect(self.settings.redis_url)
         letters = DeadLetters(self._redis)
@@ -216,32 +287,53 @@ class StageWorker:
         """Run `work`: permanent errors end the job, temporary and unknown ones repeat the task."""
         job = message.job
         log = self._log.bind(task=task, job=job, item=message.item)
-        started = time.process_time()
+        started, began_s, outcome = time.process_time(), time.monotonic(), "done"
         self._guard.begin()
+        self._job = job
+        self._meter.begin()
         if self._driller is not None:
             self._driller.begin(message.item)
         try:
             work()
         except WorkOverError:
+            outcome = "over"
             log.info("put down: the job has ended")
         except SpentError as error:
+            outcome = "spent"
             self._give_up(runtime, message, error, log)
+        except StoreRefusedError as error:
+            # No job's fault: all wait until somebody has set it right.
+            outcome = "deferred"
+            log.error("the store refuses", reason=error.message)
+            away = StoreAwayError(error.code, error.message, REFUSED_PAUSE_S)
+            self._again(runtime, task, queue, message, away)
         except PermanentError as error:
+            outcome = "failed"
             log.error("job failed", code=error.code.value, reason=error.message)
             code, reason = error.code, error.message
             self._surely(lambda: runtime.ledger.fail(job, code, reason))
         except TemporaryError as error:
+            outcome = "deferred" if isinstance(error, DeferredError) else "again"
             log.warning("repeated later", code=error.code.value, reason=error.message)
             self._again(runtime, task, queue, message, error)
         except Exception as error:
             # The edge: whatever else a stage raises is logged, and bounded like any other failure.
+            outcome = "again"
             log.exception("unexpected error, repeated later")
             self._again(runtime, task, queue, message, _unexpected(task, message, error))
         finally:
             self._guard.end()
+            self._job = ""
+        self._meter.count(TASKS_DONE, task=task, outcome=outcome)
+        self._meter.observe(TASK_SECONDS, time.monotonic() - began_s, task=task)
         spent_ms = (time.process_time() - started) * 1000
         with suppress(TemporaryError):
             runtime.ledger.add(job, **{f"cpu_ms_{self.stage}": round(spent_ms, 1)})
+
+    def _look_around(self) -> None:
+        """While a stage waits for the store: it gets on, unless its job has ended."""
+        if self._runtime is not None and self._job:
+            self._runtime.look(self._job)
 
     def _give_up(self, runtime: Runtime, message: Message, error: SpentError, log: Log) -> None:
         """Nobody can do this work: a batch is replaced, anything else ends its job."""
@@ -265,7 +357,9 @@ class StageWorker:
         self._guard.end()
         time.sleep(0 if self._guard.is_draining() else min(error.delay_s, 5.0))
         ledger, worker = runtime.ledger, runtime.worker
-        self._surely(lambda: ledger.let_go(message.job, message.item, worker, error))
+        untried = isinstance(error, DeferredError)
+        why = None if untried else error
+        self._surely(lambda: ledger.let_go(message.job, message.item, worker, why, untried=untried))
         self._surely(lambda: runtime.outbox.send(task, message, queue))
 
     def _surely(self, action: Callable[[], object]) -> None:
@@ -281,6 +375,7 @@ class StageWorker:
                 return
             except (RedisError, TemporaryError, OperationalError) as error:
                 self._log.warning("Redis out of reach", reason=str(error))
+                self._meter.count(REDIS_ERRORS, stage=self.stage)
             if time.monotonic() > deadline:
                 os._exit(os.EX_UNAVAILABLE)
             time.sleep(0.5)

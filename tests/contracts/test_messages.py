@@ -10,6 +10,7 @@ import pytest
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
 from shared.messages import (
     LARGEST_BYTES,
+    VERSION,
     BatchMessage,
     SegmentMessage,
     UnknownVersionError,
@@ -24,7 +25,7 @@ def largest_batch() -> BatchMessage:
     small = batch_message("999999:999999", job="f" * 64)
     slot = small.slot.model_copy(update={"holder": "h" * 100, "token": 2**53, "arena": "a" * 64})
     pts = tuple(-(2**63) + frame for frame in range(64))
-    return small.model_copy(update={"pts": pts, "slot": slot})
+    return small.model_copy(update={"pts": pts, "slot": slot, "decoded_ns": 2**63 - 1})
 
 
 def test_a_stage_message_stays_under_8_kib() -> None:
@@ -33,7 +34,7 @@ def test_a_stage_message_stays_under_8_kib() -> None:
 
 def test_a_stage_message_holds_no_pixels() -> None:
     fields = set(json.loads(batch_message().model_dump_json()))
-    assert fields == {"v", "job", "segment", "batch", "layout", "pts", "slot"}
+    assert fields == {"v", "job", "segment", "batch", "layout", "pts", "slot", "decoded_ns"}
 
 
 def test_a_message_survives_the_wire() -> None:
@@ -45,8 +46,9 @@ def test_a_message_survives_the_wire() -> None:
 
 
 def test_a_message_of_another_release_is_known_as_such() -> None:
-    body = json.loads(batch_message().model_dump_json()) | {"v": 2, "anything": "new"}
-    with pytest.raises(UnknownVersionError, match="version 2"):
+    other = {"v": VERSION + 1, "anything": "new"}
+    body = json.loads(batch_message().model_dump_json()) | other
+    with pytest.raises(UnknownVersionError, match=f"version {VERSION + 1}"):
         parse(BatchMessage, body)
 
 

@@ -16,7 +16,11 @@ KEYS = [
     "jobs/j/result.mp4",
     "jobs/j/segments/000000.nut",
     "jobs/j/source.mp4",
+    "jobs/j/thumbnails/000000-000000.jpg",
+    "jobs/j/tracks.jsonl.gz",
+    "jobs/j/tracks/000000-000000.jsonl.gz",
 ]
+MADE = {"report.json", "result.mp4", "thumbnails/000000-000000.jpg", "tracks.jsonl.gz"}
 
 
 def test_segments_of_a_job_go_to_all_arenas_alike() -> None:
@@ -30,8 +34,8 @@ def test_first_segments_of_jobs_go_to_different_arenas() -> None:
 @pytest.mark.parametrize(
     ("state", "keep_source", "stay"),
     [
-        (JobState.SUCCEEDED, False, {"report.json", "result.mp4"}),
-        (JobState.SUCCEEDED, True, {"report.json", "result.mp4", "source.mp4"}),
+        (JobState.SUCCEEDED, False, MADE),
+        (JobState.SUCCEEDED, True, MADE | {"source.mp4"}),
         (JobState.FAILED, True, {"source.mp4"}),
         (JobState.FAILED, False, {"source.mp4"}),
         (JobState.CANCELLED, True, set()),

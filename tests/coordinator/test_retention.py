@@ -19,10 +19,11 @@ from services.coordinator.closing import (
     TOLD_AT_ONCE,
     Closing,
 )
+from services.coordinator.telling import Telling
 from shared.errors import ErrorCode
 from shared.jobs import JobState
 from shared.ledger import JobResult
-from shared.queues import TaskResults, make_app
+from shared.queues import make_app
 from shared.redisdb import Connection
 from shared.runtime import Runtime
 from shared.storage.base import ObjectStore
@@ -64,7 +65,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def closing(made: Runtime, app: Celery, clock: Clock) -> Closing:
-    return Closing(made, TaskResults(app), clock)
+    return Closing(made, Telling(made.ledger, app), clock)
 
 
 def put(made: Runtime, job: str, *names: str) -> None:
@@ -111,7 +112,7 @@ def test_what_stays_of_a_job_goes_with_its_record_when_the_time_is_over(
     made: Runtime, app: Celery, redis: Connection, clock: Clock, state: JobState, keep: bool
 ) -> None:
     settings = made.settings.model_copy(update={"keep_sources": keep})
-    closing = Closing(replace(made, settings=settings), TaskResults(app), clock)
+    closing = Closing(replace(made, settings=settings), Telling(made.ledger, app), clock)
     stays = {JobState.SUCCEEDED: {"result.mp4"}, JobState.FAILED: {"source.mp4"}}.get(state, set())
     if keep and state is JobState.SUCCEEDED:
         stays = {"result.mp4", "source.mp4"}
@@ -159,9 +160,9 @@ def test_a_coordinator_that_dies_while_it_removes_leaves_the_rest_to_its_success
     made: Runtime, app: Celery, redis: Connection, clock: Clock, at: int, after: bool
 ) -> None:
     end(made, "j", JobState.SUCCEEDED)
-    results = TaskResults(app)
+    telling = Telling(made.ledger, app)
     dying = replace(made, store=Stubborn(made.store, at, after=after))  # type: ignore[arg-type]
-    first = Closing(dying, results, clock)
+    first = Closing(dying, telling, clock)
 
     def remove() -> None:
         """Three deletions at the end of a job, one at its burial."""
@@ -173,7 +174,7 @@ def test_a_coordinator_that_dies_while_it_removes_leaves_the_rest_to_its_success
         remove()
     # As long as there is an object, a record says so.
     assert made.ledger.state("j") is JobState.SUCCEEDED
-    second = Closing(made, results, clock)
+    second = Closing(made, telling, clock)
     second.step()
     age(redis)
     sweep(second, clock)
@@ -279,7 +280,7 @@ def test_no_key_stays_that_has_no_owner_and_does_not_expire(
     made: Runtime, app: Celery, redis: Connection, clock: Clock
 ) -> None:
     fleet, dispatcher, behind = fleet_of(made)
-    closing = Closing(behind, TaskResults(app), clock)
+    closing = Closing(behind, Telling(behind.ledger, app), clock)
     made.leases.resize("slots:cpu0:decoded", 3)
     for number, priority in enumerate((0, 5, 9)):
         fleet.submit(f"done{number}", 3, priority)

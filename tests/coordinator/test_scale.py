@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from services.coordinator.closing import Closing
+from services.coordinator.telling import Telling
 from shared.errors import ErrorCode
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
 from shared.messages import SegmentMessage
-from shared.queues import TaskResults, make_app
+from shared.queues import make_app
 from shared.redisdb import Connection
 from shared.runtime import Runtime
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
@@ -60,7 +61,7 @@ def test_no_step_of_the_coordinator_costs_more_with_a_thousand_jobs_than_with_te
     made: Runtime, redis: Connection, redis_url: str
 ) -> None:
     fleet, dispatcher, behind = fleet_of(made)
-    closing = Closing(behind, TaskResults(make_app(redis_url)), clock=lambda: 0.0)
+    closing = Closing(behind, Telling(behind.ledger, make_app(redis_url)), clock=lambda: 0.0)
     ledger, costs, there = made.ledger, [], 0
     for jobs in (10, 1000):
         for number in range(there, jobs):

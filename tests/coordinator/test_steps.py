@@ -10,13 +10,14 @@ import pytest
 from services.coordinator.closing import Closing
 from services.coordinator.dispatch import Dispatcher
 from services.coordinator.recovery import Recovery
+from services.coordinator.telling import Telling
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Losses
 from shared.messages import BatchMessage
-from shared.queues import TaskResults, make_app
+from shared.queues import make_app
 from shared.redisdb import Connection
 from shared.runtime import Runtime, slot_ref
 from shared.workers import PREFIX
@@ -194,7 +195,7 @@ def test_what_is_left_of_an_ended_job_goes(
     else:
         made.ledger.fail("j", ErrorCode.TOO_DAMAGED, "Broken.")
     app = make_app(redis_url)
-    Closing(made, TaskResults(app)).step()
+    Closing(made, Telling(made.ledger, app)).step()
     assert not made.still_holds(message.slot)
     # The result, or what it can be tried again from.
     left = "jobs/j/result.mp4" if succeeds else "jobs/j/source.mp4"
@@ -214,10 +215,16 @@ def test_a_running_job_tells_its_progress(
     made, _, _ = parts
     split(parts, "j", 2)
     app = make_app(redis_url)
-    Closing(made, TaskResults(app)).step()
+    Closing(made, Telling(made.ledger, app)).step()
     told = app.AsyncResult("j")
     assert told.state == "PROGRESS"
-    assert told.result == {"state": JobState.RUNNING.value, "frames": 0, "expected": 20}
+    assert told.result == {
+        "state": JobState.RUNNING.value,
+        "frames": 0,
+        "expected": 20,
+        "percent": 0.0,
+        "frames_per_s": None,
+    }
 
 
 WORKER = '{{"id":"{}","stage":"infer","arena":"cpu0","pid":1}}'

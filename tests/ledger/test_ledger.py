@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
+from shared.messages import ForeignBatch
 from shared.redisdb import Connection
 from shared.workers import PREFIX
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
@@ -409,3 +412,48 @@ def test_events_tell_every_state_in_order_and_can_be_resumed(
     assert {message["data"] for message in rung if message} == {"j"}
     bell.close()
     assert 0 < int(redis.ttl("df:job:j:events")) <= 60
+
+
+def foreign(name: str = "0:0") -> str:
+    """A batch as a release of tomorrow might write it."""
+    body = json.loads(batch_message(name).model_dump_json())
+    body |= {"v": 99, "layout": {"kind": "tomorrow's"}, "colour": "red"}
+    body["slot"]["device"] = 3
+    return json.dumps(body)
+
+
+def test_a_batch_of_another_release_is_kept_track_of_and_sent_on_as_it_came(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    for name in ("0:0", "0:1"):
+        ledger.send(batch_message(name), "compose")
+    late = redis.hget("df:job:j:flight", "0:1")
+    stage, worker, frames, _ = str(late).split(" ", 3)
+    redis.hset("df:job:j:flight", "0:1", f"{stage} {worker} {frames} {foreign('0:1')}")
+    [flight] = [each for each in ledger.flights("j") if each.name == "0:1"]
+    assert isinstance(flight.message, ForeignBatch)
+    assert json.loads(flight.message.model_dump_json()) == json.loads(foreign("0:1"))
+    assert flight.message.slot.lease() == batch_message("0:1").slot.lease()
+
+    ledger.enter(batch_message("0:1"), "compose", "w2")
+    redis.hset("df:job:j:parked", "0:1", foreign("0:1"))
+    ledger.enter(batch_message("0:0"), "compose", "w1")
+    ledger.put_faces(batch_message("0:0"), "[]")
+    sent_on = ledger.planned(batch_message("0:0"), "{}", "{}", 0)
+    assert sent_on is not None
+    assert json.loads(sent_on.model_dump_json()) == json.loads(foreign("0:1"))
+    assert [each.name for each in ledger.forget_batch(sent_on)] == ["0:1"]
+
+
+def test_what_a_newer_release_wrote_about_a_job_can_be_read(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    for field in ("spec", "source", "output"):
+        known = json.loads(str(redis.hget("df:job:j", field)))
+        redis.hset("df:job:j", field, json.dumps(known | {"tomorrows": 1}))
+    assert ledger.facts("j").spec == ledger.spec("j")
+    view = ledger.view("j")
+    assert view is not None
+    assert view.name == ledger.spec("j").name

@@ -16,7 +16,7 @@ import pytest
 
 from shared.jobs import JobSpec
 from shared.ledger import Ledger
-from shared.messages import SplitMessage
+from shared.messages import VERSION, SplitMessage
 from shared.queues import CeleryOutbox, DeadLetters, make_app
 from shared.redisdb import Connection, connect
 from shared.workers import living
@@ -124,7 +124,7 @@ def test_a_message_of_another_release_is_left_to_a_worker_of_that_release(
     redis: Connection, redis_url: str, tmp_path: Path
 ) -> None:
     with worker(redis_url, tmp_path):
-        send(redis_url, job("later") | {"v": 2, "new": "field"})
+        send(redis_url, job("later") | {"v": VERSION + 1, "new": "field"})
         send(redis_url, job("now"))
         wait_until(lambda: "end now" in trace(redis), "others are not held up", PATIENCE_S)
         wait_until(lambda: redis.llen(QUEUE) + redis.hlen("unacked"), "it is with the broker")
@@ -135,9 +135,9 @@ def test_a_message_of_another_release_is_left_to_a_worker_of_that_release(
 @pytest.mark.parametrize(
     ("body", "task", "reason"),
     [
-        ({"v": 1, "job": "x", "pixels": "AAAA"}, TASK, "pixels"),
+        ({"v": VERSION, "job": "x", "pixels": "AAAA"}, TASK, "pixels"),
         ("no message", TASK, "SplitMessage"),
-        ({"v": 1, "job": "x"}, "probe.unheard_of", "probe.unheard_of"),
+        ({"v": VERSION, "job": "x"}, "probe.unheard_of", "probe.unheard_of"),
     ],
 )
 def test_what_nobody_can_read_becomes_a_dead_letter_with_its_reason(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from services.compose.camera import View
 from shared.jobs import OutputPlan
 from shared.media.layout import FrameLayout, Planes
+from shared.tracks import View
 
 
 class Renderer(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from services.compose.camera import View
 from shared.jobs import OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
+from shared.tracks import View
 
 
 def part_of(plane: Plane, rect: Rect) -> Plane:

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from services.compose.camera import View
 from services.compose.engines.canvas import blacken, check, part_of
 from shared.jobs import OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
+from shared.tracks import View
 
 REACH = 6
 """Crop starts tried per axis: 6 px more to enlarge, 2 % of the work at 1080p."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.compose.camera import View
 from services.compose.engines.canvas import blacken, check, part_of
 from shared.jobs import OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
+from shared.tracks import View
 
 
 class PlainRenderer:

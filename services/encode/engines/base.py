@@ -8,8 +8,10 @@ from typing import Protocol
 
 from pydantic import Field
 
+from services.encode.plan import QUALITY, RateControl
 from shared.jobs import Codec, Model, OutputPlan
 from shared.media.layout import FrameLayout, Planes
+from shared.sessions import SessionNeed
 
 Frame = tuple[int, Planes]
 """pts in ticks of the output's time base, and the planes (borrowed until the next frame)."""
@@ -31,16 +33,29 @@ class ChunkInfo(Model):
 class ChunkEncoder(Protocol):
     """Encodes one batch to one file that decodes by itself.
 
-    Deterministic: the same frames, output and threads give the same bytes, whatever was encoded
-    before.
+    Deterministic: the same frames, output, rate and threads give the same bytes, whatever was
+    encoded before.
     """
+
+    @property
+    def session(self) -> SessionNeed | None:
+        """The session of the hardware that `encode` opens, and may leave open; None for software.
+
+        `encode` is called while the right to it is held.
+        """
+        ...
 
     def name_for(self, codec: Codec) -> str:
         """What encodes `codec`, for the job's result and for metrics."""
         ...
 
     def encode(
-        self, frames: Iterable[Frame], layout: FrameLayout, output: OutputPlan, path: Path
+        self,
+        frames: Iterable[Frame],
+        layout: FrameLayout,
+        output: OutputPlan,
+        path: Path,
+        rate: RateControl = QUALITY,
     ) -> ChunkInfo:
         """Write `frames`, in display order with strictly increasing pts, as a chunk at `path`.
 
@@ -49,6 +64,7 @@ class ChunkEncoder(Protocol):
 
         Raises PermanentError: BAD_OPTION when the encoder refuses the output's options,
         SOURCE_EMPTY without frames, INTERNAL when times do not increase or `layout` is not the
-        output's size, OUTPUT_UNWRITABLE; TemporaryError NO_SPACE when the disk is full.
+        output's size, OUTPUT_UNWRITABLE; TemporaryError NO_SPACE when the disk is full;
+        EngineBusyError, before the first frame is asked for, when the driver opens no session.
         """
         ...

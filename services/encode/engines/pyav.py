@@ -18,7 +18,13 @@ from av.video.stream import VideoStream
 
 from services.encode.chunks import write_chunk
 from services.encode.engines.base import ChunkInfo, Frame
-from services.encode.plan import encoder_options
+from services.encode.plan import (
+    QUALITY,
+    RateControl,
+    RateMode,
+    encoder_options,
+    encoder_threads,
+)
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Codec, ColorTags, OutputPlan
 from shared.media.layout import FrameLayout, PixelFormat, Planes
@@ -40,6 +46,8 @@ class PyAvEncoder:
     `threads` are frame threads, which cost less size and time than slices.
     """
 
+    session = None
+
     def __init__(self, threads: int = 1, *, vector_code: bool = True) -> None:
         """`vector_code` False: without hand-written assembly, three to five times slower, and out
         of reach of its bugs. Chunks of both kinds join."""
@@ -51,7 +59,12 @@ class PyAvEncoder:
         return f"pyav-{_ENCODERS[codec]}" + ("" if self._vector_code else "-plain")
 
     def encode(
-        self, frames: Iterable[Frame], layout: FrameLayout, output: OutputPlan, path: Path
+        self,
+        frames: Iterable[Frame],
+        layout: FrameLayout,
+        output: OutputPlan,
+        path: Path,
+        rate: RateControl = QUALITY,
     ) -> ChunkInfo:
         """See ChunkEncoder."""
         if (layout.width, layout.height) != (output.width, output.height):
@@ -62,8 +75,9 @@ class PyAvEncoder:
             )
 
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
-            options = encoder_options(output, vector_code=self._vector_code)
-            stream = _open(out, layout, output, self._threads, options)
+            options = encoder_options(output, rate, vector_code=self._vector_code)
+            threads = encoder_threads(rate, self._threads)
+            stream = _open(out, layout, output, threads, options, rate)
             return stream, _packets(stream, frames, layout, output)
 
         note = write_chunk(path, Fraction(*output.time_base), make)
@@ -82,6 +96,7 @@ def _open(
     output: OutputPlan,
     threads: int,
     options: dict[str, str],
+    rate: RateControl,
 ) -> VideoStream:
     """Add the encoder's stream to `out` and open it."""
     name = _ENCODERS[output.codec]
@@ -100,10 +115,12 @@ def _open(
     try:
         context.open()
     except (OSError, av.FFmpegError, ValueError) as error:
+        quality = rate.mode is RateMode.QUALITY
+        chosen = f"crf {output.crf}" if quality else f"{rate.peak_kbps} kbit/s"
         raise PermanentError(
             ErrorCode.BAD_OPTION,
             f"{name} does not take {output.width}x{output.height} px with preset"
-            f" {output.preset!r} and crf {output.crf}; choose others.",
+            f" {output.preset!r} and {chosen}; choose others.",
         ) from error
     return stream
 

@@ -1,0 +1,88 @@
+"""`dualface keys`: who may use the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from client.showing import Out, table
+from client.stack import reach
+from shared.errors import ErrorCode, PermanentError
+from shared.keys import ApiKey, Keys, Role
+from shared.settings import Settings
+
+
+def add_command(
+    settings: Settings,
+    owner: str,
+    roles: Sequence[str],
+    per_minute: int,
+    most_live: int,
+    *,
+    as_json: bool,
+) -> int:
+    """Make a key; its secret can't be shown again."""
+    found = tuple(dict.fromkeys(_role(role) for role in roles))
+    redis, _ = reach(settings)
+    key, secret = Keys(redis).add(owner, found, per_minute=per_minute, most_live=most_live)
+    out = Out(as_json=as_json)
+    if as_json:
+        out.line({**_shown(key), "secret": secret})
+        return 0
+    out.note(f"Key {key.id} of {key.owner} ({_roles(key)}). It is shown this once:")
+    print(secret)
+    return 0
+
+
+def list_command(settings: Settings, *, as_json: bool) -> int:
+    """All keys, oldest first."""
+    redis, _ = reach(settings)
+    keys = Keys(redis).all()
+    out = Out(as_json=as_json)
+    if as_json:
+        out.line([_shown(key) for key in keys])
+    elif not keys:
+        out.say("No keys.")
+    else:
+        rows = [
+            (key.id, key.owner, _roles(key), str(key.per_minute), str(key.most_live), _when(key))
+            for key in keys
+        ]
+        table(out, ("id", "owner", "roles", "a minute", "live", "made"), rows)
+    return 0
+
+
+def revoke_command(settings: Settings, key_id: str) -> int:
+    """Have a key open nothing any more."""
+    redis, _ = reach(settings)
+    if not Keys(redis).revoke(key_id):
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, f"There is no key {key_id!r}; see `dualface keys list`."
+        )
+    print(f"{key_id} opens nothing any more.")
+    return 0
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError as error:
+        known = ", ".join(role.value for role in Role)
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, f"--role: {text!r} is none of {known}."
+        ) from error
+
+
+def _shown(key: ApiKey) -> dict[str, object]:
+    """For programs; the secret of webhooks goes to nobody."""
+    shown: dict[str, object] = json.loads(key.model_dump_json(exclude={"webhook_secret"}))
+    return shown
+
+
+def _roles(key: ApiKey) -> str:
+    return ", ".join(role.value for role in key.roles)
+
+
+def _when(key: ApiKey) -> str:
+    return datetime.fromtimestamp(key.created_ms / 1000, UTC).strftime("%Y-%m-%d")

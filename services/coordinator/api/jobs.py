@@ -1,0 +1,245 @@
+"""Submitting, listing, cancelling and repeating jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from services.coordinator.api.access import Reader, Submitter
+from services.coordinator.api.problems import EVERYWHERE, Responses, responses
+from services.coordinator.api.receiving import Form, receive_form
+from services.coordinator.api.service import Served, Service
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import JobSpec, JobState
+from shared.keys import ApiKey, Role
+from shared.references import check_reference, check_webhook
+from shared.rest import Job, JobPage, job_of
+from shared.uploads import REFERENCE
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=responses(*EVERYWHERE))
+
+JSON_BYTES_MAX = 64 * 1024
+"""A job spec has some hundred bytes."""
+
+SOURCE_PATTERN = (
+    r"^(https://[a-z][a-z0-9]{0,30}(\.[a-z][a-z0-9]{0,30}){1,3}(:[1-9][0-9]{0,3})?"
+    r"/[A-Za-z0-9._~/-]{0,200}(\?[A-Za-z0-9._~=&-]{0,200})?"
+    r"|s3://[a-z0-9][a-z0-9-]{1,61}[a-z0-9]/[A-Za-z0-9._-]{1,200}"
+    r"|upload:[0-9a-f]{32})$"
+)
+"""What is promised to be understood; more is, see `shared.references`."""
+
+JobId = Annotated[str, Path(pattern="^[0-9A-Za-z_-]{1,64}$", description="as `POST` answered")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="the same key of the same owner is the same job, however often it is sent",
+    ),
+]
+
+_THERE: Responses = {200: {"model": Job, "description": "The job was there"}}
+_SPEC = {
+    "allOf": [
+        {"$ref": "#/components/schemas/JobSpec"},
+        {"properties": {"source": {"type": "string", "pattern": SOURCE_PATTERN}}},
+    ]
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _SPEC},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "spec": {"$ref": "#/components/schemas/JobOptions"},
+                    },
+                    "additionalProperties": False,
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Job,
+    responses=_THERE | responses(404, 409, 413, 507),
+    openapi_extra=_BODY,
+)
+async def submit(
+    request: Request,
+    response: Response,
+    service: Served,
+    key: Submitter,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """Make a split-screen video of a source.
+
+    As `application/json`: a job spec whose `source` is `https://…` (of an allowed host),
+    `s3://BUCKET/KEY` (of an allowed bucket) or `upload:ID`. As `multipart/form-data`: the video
+    itself as `file`, and optionally `spec`.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    job = uuid.uuid4().hex
+    if idempotency_key is not None:
+        job = hashlib.sha256(f"{key.owner}\n{idempotency_key}".encode()).hexdigest()[:32]
+    if kind == "multipart/form-data":
+        form = await receive_form(request, service, key, job)
+        try:
+            spec = _spec_of_form(form)
+        except PermanentError:
+            if form.stored >= 0:
+                await run_in_threadpool(service.store.delete, form.key)
+            raise
+    elif kind == "application/json":
+        text = await _body(request)
+        spec = _spec(text)
+        job, spec = await run_in_threadpool(_resolve, service, key, job, spec)
+    else:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, "Send application/json, or a video as multipart/form-data."
+        )
+    if spec.webhook is not None:
+        check_webhook(spec.webhook, service.settings.webhook_hosts)
+    was_there = await run_in_threadpool(_enter, service, key, job, spec)
+    response.status_code = 200 if was_there else 201
+    response.headers["Location"] = f"/v1/jobs/{job}"
+    return await run_in_threadpool(lambda: job_of(service.view(job, key)))
+
+
+@router.get("", response_model=JobPage)
+def listing(
+    service: Served,
+    key: Reader,
+    state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
+    live: Annotated[bool, Query(description="only jobs that have not ended")] = False,
+    owner: Annotated[
+        str | None, Query(description="for admins: only jobs of this owner", max_length=64)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[
+        str,
+        Query(pattern=r"^(\d{1,15}-[0-9A-Za-z_-]{1,64})?$", description="`next` of a page"),
+    ] = "",
+) -> Response:
+    """Your jobs, newest first; an admin sees all owners' jobs."""
+    whose = owner if key.allows(Role.ADMIN) else key.owner
+    which = state.value if state is not None else "live" if live else "any"
+    try:
+        page = service.ledger.listed(whose, which, cursor or None, limit)
+    except ValueError as error:
+        raise PermanentError(ErrorCode.BAD_OPTION, f"cursor: {error}.") from error
+    views = service.ledger.views(page.jobs)
+    found = JobPage(jobs=[job_of(view) for view in views], next=page.cursor)
+    # As it is: FastAPI would take the models apart and put them together again.
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+@router.get("/{job_id}", response_model=Job, responses=responses(404))
+def get(service: Served, key: Reader, job_id: JobId) -> Response:
+    """One job."""
+    view = service.view(job_id, key)
+    found = job_of(view, None if view.state.ended else service.ledger.rate(job_id))
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+@router.delete("/{job_id}", response_model=Job, responses=responses(404, 409))
+def cancel(service: Served, key: Submitter, job_id: JobId) -> Job:
+    """Cancel: within seconds nothing of the job runs or is kept but its record."""
+    service.view(job_id, key)
+    service.ledger.cancel(job_id, f"Cancelled by {key.owner}.")
+    view = service.view(job_id, key)
+    if view.state is not JobState.CANCELLED:
+        raise PermanentError(ErrorCode.CONFLICT, f"The job has {view.state.value} already.")
+    return job_of(view)
+
+
+@router.post("/{job_id}/retry", response_model=Job, responses=responses(404, 409))
+def retry(service: Served, key: Submitter, job_id: JobId) -> Job:
+    """Have a job that failed or was cancelled made again, under the same id."""
+    view = service.view(job_id, key)
+    if view.state not in (JobState.FAILED, JobState.CANCELLED):
+        raise PermanentError(
+            ErrorCode.CONFLICT, f"The job is {view.state.value}; only failed and cancelled ones go."
+        )
+    if view.spec.source.startswith("jobs/") and not service.store.exists(view.spec.source):
+        raise PermanentError(
+            ErrorCode.CONFLICT, "Its source is not kept any more; upload it as a new job."
+        )
+    service.ledger.submit(job_id, view.spec, view.owner, most_live=key.most_live)
+    return job_of(service.view(job_id, key))
+
+
+async def _body(request: Request) -> bytes:
+    """Raises PermanentError TOO_LARGE beyond JSON_BYTES_MAX."""
+    text = b""
+    async for piece in request.stream():
+        text += piece
+        if len(text) > JSON_BYTES_MAX:
+            raise PermanentError(ErrorCode.TOO_LARGE, "A job spec of more than 64 KiB is none.")
+    return text
+
+
+def _spec(text: bytes | str) -> JobSpec:
+    try:
+        return JobSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "spec"
+        raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
+
+
+def _spec_of_form(form: Form) -> JobSpec:
+    """The spec of an upload: what the form said, with the source it brought."""
+    try:
+        given = json.loads(form.spec or "{}")
+    except ValueError as error:
+        raise PermanentError(ErrorCode.BAD_OPTION, f"spec: not JSON ({error}).") from error
+    if not isinstance(given, dict) or "source" in given:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, "spec: give an object without `source`, which is the file."
+        )
+    return _spec(json.dumps({"name": form.name, **given, "source": form.key}))
+
+
+def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec]:
+    """Id and spec of a job whose source is a reference. Raises PermanentError."""
+    if spec.source.startswith(REFERENCE):
+        upload = service.uploads.find(spec.source.removeprefix(REFERENCE), key.owner)
+        if not upload.stored:
+            raise PermanentError(ErrorCode.CONFLICT, "The upload is not complete yet.")
+        return upload.id, spec.model_copy(
+            update={"source": upload.key, "name": spec.name or upload.name}
+        )
+    check_reference(spec.source, service.settings)
+    return job, spec
+
+
+def _enter(service: Service, key: ApiKey, job: str, spec: JobSpec) -> bool:
+    """Write the job into the ledger; True when it was there. Raises PermanentError CONFLICT when
+    the same id stands for something else."""
+    was_there = service.ledger.state(job) is not None
+    if not was_there:
+        service.ledger.submit(job, spec, key.owner, most_live=key.most_live)
+    there = service.view(job, key)
+    if there.owner != key.owner or there.spec != spec:
+        raise PermanentError(
+            ErrorCode.CONFLICT, "This Idempotency-Key was used for a job with other options."
+        )
+    service.uploads.forget(job)
+    return was_there

@@ -1,0 +1,141 @@
+"""Sources that come before their job: by one PUT, or in parts straight into the object store."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from services.coordinator.api.access import Submitter
+from services.coordinator.api.problems import EVERYWHERE, responses
+from services.coordinator.api.receiving import receive_body, too_large, upload_limit
+from services.coordinator.api.service import Served
+from shared.errors import ErrorCode, PermanentError
+from shared.rest import Stored, UploadedParts, UploadLinks, UploadRequest
+from shared.storage.base import DirectUploads
+from shared.uploads import REFERENCE, Upload
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"], responses=responses(*EVERYWHERE))
+
+PART_BYTES = 64 << 20
+PARTS_MAX = 10_000
+"""S3's limit; parts grow with the file."""
+LINK_S = 12 * 3600
+
+UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+
+
+@router.post("", status_code=201, response_model=UploadLinks, responses=responses(409, 413))
+def begin(service: Served, key: Submitter, request: UploadRequest) -> UploadLinks:
+    """Announce an upload; it has to be complete, and submitted as a job, within a day."""
+    limit = upload_limit(service, key)
+    if request.size_bytes > limit:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, f"size_bytes: more than {limit}, the most for a source."
+        )
+    upload = service.uploads.begin(key.owner, request.name, request.size_bytes)
+    links = UploadLinks(
+        id=upload.id,
+        source=f"{REFERENCE}{upload.id}",
+        content=f"/v1/uploads/{upload.id}/content",
+    )
+    if request.direct:
+        store = _direct(service.store)
+        if not request.size_bytes:
+            raise PermanentError(ErrorCode.BAD_OPTION, "size_bytes: needed for a direct upload.")
+        part = max(PART_BYTES, -(-request.size_bytes // PARTS_MAX))
+        count = -(-request.size_bytes // part)
+        multipart = store.begin(upload.key)
+        upload = upload.model_copy(update={"multipart": multipart})
+        parts = [
+            store.part_link(upload.key, multipart, number, LINK_S) for number in range(1, count + 1)
+        ]
+        links = links.model_copy(update={"part_bytes": part, "parts": parts})
+    service.uploads.keep(upload)
+    return links
+
+
+@router.put(
+    "/{upload_id}/content",
+    response_model=Stored,
+    responses=responses(404, 409, 413, 507),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary", "minLength": 1}
+                }
+            },
+        }
+    },
+)
+async def content(request: Request, service: Served, key: Submitter, upload_id: UploadId) -> Stored:
+    """The bytes of an upload, as the body."""
+    upload = await run_in_threadpool(service.uploads.find, upload_id, key.owner)
+    if upload.multipart:
+        raise PermanentError(ErrorCode.CONFLICT, "This upload goes to the links of its parts.")
+    size = await receive_body(request, service, upload.key, upload_limit(service, key))
+    if not size:
+        await run_in_threadpool(service.store.delete, upload.key)
+        raise PermanentError(ErrorCode.BAD_OPTION, "The body is empty; it is to be the video.")
+    if upload.size_bytes and size != upload.size_bytes:
+        await run_in_threadpool(service.store.delete, upload.key)
+        raise PermanentError(
+            ErrorCode.CONFLICT, f"{size} bytes came, {upload.size_bytes} were announced."
+        )
+    return await run_in_threadpool(_stored, service, upload, size)
+
+
+@router.post("/{upload_id}/complete", response_model=Stored, responses=responses(404, 409, 413))
+def complete(
+    service: Served, key: Submitter, upload_id: UploadId, request: UploadedParts
+) -> Stored:
+    """All parts were sent to their links."""
+    upload = service.uploads.find(upload_id, key.owner)
+    if not upload.multipart:
+        raise PermanentError(ErrorCode.CONFLICT, "This upload has no parts.")
+    if not upload.stored:
+        numbers = [part.number for part in request.parts]
+        if sorted(set(numbers)) != sorted(numbers):
+            raise PermanentError(ErrorCode.BAD_OPTION, "parts: a number comes twice.")
+        parts = [(part.number, part.etag) for part in sorted(request.parts, key=lambda p: p.number)]
+        _direct(service.store).complete(upload.key, upload.multipart, parts)
+    size = service.store.size(upload.key) or 0
+    limit = upload_limit(service, key)
+    if size > limit or size != upload.size_bytes:
+        service.store.delete(upload.key)
+        service.uploads.forget(upload.id)
+        if size > limit:
+            raise too_large(limit)
+        raise PermanentError(
+            ErrorCode.CONFLICT, f"{size} bytes came, {upload.size_bytes} were announced."
+        )
+    return _stored(service, upload, size)
+
+
+@router.delete("/{upload_id}", status_code=204, responses=responses(404))
+def abort(service: Served, key: Submitter, upload_id: UploadId) -> Response:
+    """Drop an upload that is not to become a job."""
+    upload = service.uploads.find(upload_id, key.owner)
+    if upload.multipart and not upload.stored:
+        _direct(service.store).abort(upload.key, upload.multipart)
+    if service.ledger.state(upload.id) is None:
+        service.store.delete(upload.key)
+    service.uploads.forget(upload.id)
+    return Response(status_code=204)
+
+
+def _stored(service: Served, upload: Upload, size: int) -> Stored:
+    service.uploads.keep(upload.model_copy(update={"stored": True, "size_bytes": size}))
+    return Stored(id=upload.id, source=f"{REFERENCE}{upload.id}", size_bytes=size)
+
+
+def _direct(store: object) -> DirectUploads:
+    if not isinstance(store, DirectUploads):
+        raise PermanentError(
+            ErrorCode.CONFLICT,
+            "This service keeps its objects in a folder; send the bytes to `content` instead.",
+        )
+    return store

@@ -1,0 +1,67 @@
+"""Jobs that Celery clients ask for. Whoever can write to the broker is trusted, as its owner is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
+from shared.jobs import JobSpec
+from shared.logs import Log
+from shared.names import job_folder
+from shared.queues import CANCEL, TaskResults
+from shared.references import check_reference, check_webhook
+from shared.runtime import Runtime
+from shared.uploads import REFERENCE, Uploads
+
+JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""Of a Celery task, which is a UUID unless somebody chose otherwise; it becomes part of keys."""
+
+
+class Requests:
+    """Enters into the ledger what clients send."""
+
+    def __init__(self, runtime: Runtime, results: TaskResults) -> None:
+        self._runtime = runtime
+        self._results = results
+        self._uploads = Uploads(runtime.redis)
+        self._log = Log(stage="coordinator")
+
+    def handle(self, task: str, task_id: str, arguments: Mapping[str, object]) -> None:
+        """A submit that can't be is told to who asked, by `AsyncResult`. Raises TemporaryError
+        when it is to be delivered again."""
+        try:
+            if task == CANCEL:
+                self._runtime.ledger.cancel(str(arguments.get("job", "")), "Cancelled.")
+                return
+            self._submit(task_id, arguments)
+        except TemporaryError:
+            raise
+        except DualfaceError as error:
+            self._log.warning("request refused", task=task, job=task_id, reason=error.message)
+            if task != CANCEL and self._runtime.ledger.state(task_id) is None:
+                self._results.store_failure(task_id, error)
+
+    def _submit(self, job: str, arguments: Mapping[str, object]) -> None:
+        if not JOB_ID.fullmatch(job):
+            raise PermanentError(
+                ErrorCode.BAD_OPTION, "The task's id is to be of letters, digits, '-', '_'."
+            )
+        try:
+            spec = JobSpec.model_validate(arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
+        if spec.source.startswith(REFERENCE):
+            raise PermanentError(
+                ErrorCode.BAD_OPTION, "source: an upload becomes a job through the API only."
+            )
+        if not spec.source.startswith(f"{job_folder(job)}/"):
+            check_reference(spec.source, self._runtime.settings)
+        if spec.webhook is not None:
+            check_webhook(spec.webhook, self._runtime.settings.webhook_hosts)
+        self._runtime.ledger.submit(job, spec)
+        self._log.info("job submitted", job=job, name=spec.name)

@@ -1,0 +1,79 @@
+"""Uploads that are under way: sources that come before their job. An upload's id becomes its job's.
+
+So one upload is one job, a repeated submit is the same job, and nothing is copied in the store.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from pydantic import Field
+
+from shared.errors import ErrorCode, PermanentError
+from shared.jobs import Model
+from shared.names import source_key
+from shared.redisdb import Connection
+
+PREFIX = "df:upload:"
+LIFE_S = 24 * 3600
+REFERENCE = "upload:"
+"""A job spec's source `upload:ID`."""
+
+
+class Upload(Model):
+    """`multipart` is the store's own id of an upload that goes there directly."""
+
+    id: str
+    owner: str
+    key: str
+    name: str = ""
+    size_bytes: int = Field(default=0, description="as announced; 0: not")
+    multipart: str = ""
+    stored: bool = False
+
+
+class Uploads:
+    """The uploads of one Redis; each is forgotten after LIFE_S, its bytes some time later."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._redis = connection
+
+    def begin(self, owner: str, name: str, size_bytes: int) -> Upload:
+        """A new upload; nothing is stored yet."""
+        made = secrets.token_hex(16)
+        return Upload(
+            id=made,
+            owner=owner,
+            key=source_key(made, suffix_of(name)),
+            name=name,
+            size_bytes=size_bytes,
+        )
+
+    def keep(self, upload: Upload) -> None:
+        """Write down how it stands."""
+        self._redis.set(PREFIX + upload.id, upload.model_dump_json(), ex=LIFE_S)
+
+    def find(self, upload: str, owner: str) -> Upload:
+        """Raises PermanentError NOT_FOUND when there is none, or it is another's."""
+        row = self._redis.get(PREFIX + upload)
+        found = None if row is None else Upload.read_kept(str(row))
+        if found is None or found.owner != owner:
+            raise PermanentError(
+                ErrorCode.NOT_FOUND, "There is no such upload, or it is not yours."
+            )
+        return found
+
+    def exists(self, upload: str) -> bool:
+        """True while somebody may still submit it."""
+        return bool(self._redis.exists(PREFIX + upload))
+
+    def forget(self, upload: str) -> None:
+        """Idempotent."""
+        self._redis.delete(PREFIX + upload)
+
+
+def suffix_of(name: str) -> str:
+    """`.mp4` of "clip.mp4": for people who look into the store; "" when it is no plain one."""
+    stem, dot, suffix = name.rpartition(".")
+    plain = bool(stem and dot) and suffix.isascii() and suffix.isalnum() and len(suffix) <= 7
+    return f".{suffix.lower()}" if plain else ""

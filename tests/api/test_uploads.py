@@ -1,0 +1,177 @@
+"""Sources as they are sent: straight into the store, bounded, whole or not at all."""
+
+from __future__ import annotations
+
+import socket
+import tracemalloc
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from shared.keys import Role
+from tests.api.conftest import Served
+from tests.api.test_jobs import code_of
+from tests.waiting import wait_until
+
+MIB = 1 << 20
+
+
+def objects(api: Served) -> list[str]:
+    """Everything in the store."""
+    return list(api.service.store.keys("jobs"))
+
+
+def scratch(api: Served) -> list[object]:
+    """What half-written objects there are."""
+    return [p for p in api.service.settings.state_dir.rglob("*") if p.is_file()]
+
+
+def stored(api: Served, key: str) -> bytes:
+    """An object's bytes."""
+    return b"".join(api.service.store.read(key))
+
+
+def test_a_video_sent_as_a_form_becomes_a_job_with_its_options(api: Served) -> None:
+    made = api.client().post(
+        "/v1/jobs",
+        files={"file": ("My talk.MOV", b"bytes of a video", "video/quicktime")},
+        data={"spec": '{"crf": 30, "container": "mov"}'},
+    )
+    assert made.status_code == 201
+    job = made.json()
+    assert (job["name"], job["spec"]["crf"]) == ("My talk.MOV", 30)
+    assert job["spec"]["source"] == f"jobs/{job['id']}/source.mov"
+    assert stored(api, job["spec"]["source"]) == b"bytes of a video"
+
+
+def test_the_same_form_with_the_same_idempotency_key_is_the_same_job(api: Served) -> None:
+    client = api.client()
+
+    def send(body: bytes) -> httpx.Response:
+        files = {"file": ("a.mp4", body, "video/mp4")}
+        return client.post("/v1/jobs", files=files, headers={"Idempotency-Key": "k"})
+
+    first, second = send(b"one"), send(b"two")
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json()["id"] == second.json()["id"]
+    assert stored(api, first.json()["spec"]["source"]) == b"one"
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ({"data": {"spec": "{}"}, "files": {"other": ("a", b"x")}}, "neither"),
+        ({"files": {"spec": ("a", b"{}")}}, "no file"),
+        ({"data": {"spec": '{"crf": 99}'}, "files": {"file": ("a.mp4", b"x")}}, "crf"),
+        ({"data": {"spec": '{"source": "s3://a/b"}'}, "files": {"file": ("a", b"x")}}, "source"),
+        ({"data": {"spec": "{"}, "files": {"file": ("a.mp4", b"x")}}, "JSON"),
+    ],
+)
+def test_a_form_that_is_no_job_leaves_nothing_behind(
+    api: Served, form: dict[str, dict[str, object]], says: str
+) -> None:
+    answer = api.client().post("/v1/jobs", **form)  # type: ignore[arg-type]
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+    assert objects(api) == []
+
+
+def test_names_of_files_lead_nowhere(api: Served) -> None:
+    files = {"file": ("../../etc/passwd.mp4", b"x", "video/mp4")}
+    job = api.client().post("/v1/jobs", files=files).json()
+    assert job["name"] == "passwd.mp4"
+    assert objects(api) == [f"jobs/{job['id']}/source.mp4"]
+
+
+def pieces(count: int) -> Iterator[bytes]:
+    """Mebibytes."""
+    for _ in range(count):
+        yield bytes(MIB)
+
+
+def test_a_large_upload_is_never_whole_in_memory(api: Served) -> None:
+    client = api.client()
+    upload = client.post("/v1/uploads", json={"name": "long.mp4"}).json()
+    tracemalloc.start()
+    try:
+        answer = client.put(upload["content"], content=pieces(96))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.json()["size_bytes"] == 96 * MIB
+    assert most < 32 * MIB
+    job = client.post("/v1/jobs", json={"source": upload["source"], "crf": 21})
+    assert (job.status_code, job.json()["id"]) == (201, upload["id"])
+    assert job.json()["name"] == "long.mp4"
+    again = client.post("/v1/jobs", json={"source": upload["source"], "crf": 21})
+    assert again.status_code == 404  # it is a job now, and found as one
+    assert client.get(f"/v1/jobs/{upload['id']}").status_code == 200
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_too_much_is_refused_while_it_comes(api: Served, announced: bool) -> None:
+    client = api.client(most_bytes=3 * MIB)
+    upload = client.post("/v1/uploads", json={}).json()
+    body: object = bytes(8 * MIB) if announced else pieces(64)
+    try:
+        answer = client.put(upload["content"], content=body)  # type: ignore[arg-type]
+    except httpx.TransportError:
+        answer = None  # refused in the middle of sending
+    if answer is not None:
+        assert (answer.status_code, code_of(answer)) == (413, "too_large")
+    wait_until(lambda: not objects(api) and not scratch(api), "nothing is left")
+    early = client.post("/v1/uploads", json={"size_bytes": 4 * MIB})
+    assert (early.status_code, code_of(early)) == (422, "bad_option")
+    ready = client.post("/v1/jobs", json={"source": upload["source"]})
+    assert (ready.status_code, code_of(ready)) == (409, "conflict")
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing(api: Served) -> None:
+    _, secret = api.service.keys.add("ann", (Role.SUBMIT,))
+    upload = api.with_key(secret).post("/v1/uploads", json={}).json()
+    address = urlsplit(api.url)
+    for path, kind in (
+        (upload["content"], "application/octet-stream"),
+        ("/v1/jobs", "multipart/form-data; boundary=b"),
+    ):
+        with socket.create_connection((str(address.hostname), int(address.port or 0))) as line:
+            head = (
+                f"{'PUT' if path != '/v1/jobs' else 'POST'} {path} HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer {secret}\r\n"
+                f"Content-Type: {kind}\r\nContent-Length: 9999999\r\n\r\n"
+                '--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+            )
+            line.sendall(head.encode() + bytes(2 * MIB))
+            wait_until(lambda: scratch(api), "it is being written")
+        wait_until(lambda: not objects(api) and not scratch(api), "nothing is left")
+    assert api.service.ledger.count(None) == 0
+
+
+def test_what_was_announced_has_to_come(api: Served) -> None:
+    client = api.client()
+    upload = client.post("/v1/uploads", json={"size_bytes": 10}).json()
+    short = client.put(upload["content"], content=b"12345")
+    assert (short.status_code, code_of(short)) == (409, "conflict")
+    assert objects(api) == []
+    assert client.put(upload["content"], content=b"1234567890").status_code == 200
+
+
+def test_an_upload_is_its_owners_and_can_be_dropped(api: Served) -> None:
+    client, bob = api.client(), api.client("bob")
+    upload = client.post("/v1/uploads", json={}).json()
+    client.put(upload["content"], content=b"x")
+    for answer in (
+        bob.put(upload["content"], content=b"y"),
+        bob.post("/v1/jobs", json={"source": upload["source"]}),
+        bob.delete(f"/v1/uploads/{upload['id']}"),
+    ):
+        assert (answer.status_code, code_of(answer)) == (404, "not_found")
+    assert client.delete(f"/v1/uploads/{upload['id']}").status_code == 204
+    assert objects(api) == []
+
+
+def test_links_into_the_store_are_for_stores_that_give_them(api: Served) -> None:
+    answer = api.client().post("/v1/uploads", json={"direct": True, "size_bytes": 5})
+    assert (answer.status_code, code_of(answer)) == (409, "conflict")

@@ -1,0 +1,227 @@
+"""What compose.yaml promises of its services, and that its parts agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from shared.arena.posix import KEEP_FREE_BYTES
+from shared.settings import MIB, Settings, SourceLimits
+from tests.conftest import PROJECT
+from tests.deploy.composed import (
+    COMPOSE,
+    EXAMPLE,
+    VARIABLE,
+    Service,
+    example,
+    parsed,
+    prepare,
+    read_env,
+    services,
+)
+
+PASSWORDS = {"REDIS_PASSWORD": "r" * 32, "FLOWER_PASSWORD": "f" * 24}
+ONCE = {"prepare", "bucket"}
+STAGES = {"decode", "infer", "compose", "encode"}
+PUBLISHED = {"api", "objects", "flower", "grafana"}
+UNITS = {"m": 1 << 20, "g": 1 << 30}
+
+
+def all_services() -> dict[str, Service]:
+    given = {**example(), **PASSWORDS}
+    return services("cpu", given) | services("gpu", given)
+
+
+def bytes_of(size: str) -> int:
+    return int(size[:-1]) * UNITS[size[-1]]
+
+
+def limits(service: Service) -> dict[str, str]:
+    found: dict[str, str] = service["deploy"]["resources"]["limits"]
+    return found
+
+
+def test_it_is_a_valid_compose_file() -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    command = [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_variable_of_a_process_is_a_setting_and_its_value_is_accepted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {f"DUALFACE_{name.upper()}" for name in Settings.model_fields}
+    known |= {f"DUALFACE_SOURCE_MAX_{name.upper()}" for name in SourceLimits.model_fields}
+    for name, service in all_services().items():
+        variables = {k: str(v) for k, v in service.get("environment", {}).items()}
+        ours = {key: value for key, value in variables.items() if key.startswith("DUALFACE_")}
+        assert ours.keys() <= known, name
+        with monkeypatch.context() as patch:
+            for key, value in ours.items():
+                patch.setenv(key, value)
+            Settings.load()
+            SourceLimits.load()
+
+
+def test_every_variable_of_the_example_is_used_and_none_that_must_be_set_is_missing() -> None:
+    text = COMPOSE.read_text()
+    used = {found["name"]: found["kind"] for found in VARIABLE.finditer(text) if found["name"]}
+    assert example().keys() - used.keys() == {"COMPOSE_PROFILES"}
+    must = {name for name, kind in used.items() if kind == ":?"}
+    assert must == PASSWORDS.keys()
+    assert must <= example().keys()
+
+
+def test_defaults_of_the_example_and_of_the_file_are_the_same() -> None:
+    for found in VARIABLE.finditer(COMPOSE.read_text()):
+        if found["kind"] == ":-" and found["name"] in example():
+            assert found["rest"] == example()[found["name"]], found["name"]
+
+
+def test_no_service_can_do_more_than_it_has_to() -> None:
+    for name, service in all_services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"]), name
+        assert "privileged" not in service, name
+
+
+def test_every_service_is_bounded_and_watched_and_comes_back() -> None:
+    for name, service in all_services().items():
+        assert bytes_of(limits(service)["memory"]) > 0, name
+        assert int(limits(service)["pids"]) > 0, name
+        assert service["logging"]["options"]["max-size"], name
+        health = service["healthcheck"]
+        if name in ONCE:
+            assert health == {"disable": True}
+            assert service["restart"] != "unless-stopped"
+        else:
+            assert health["test"][0] in ("CMD", "CMD-SHELL"), name
+            assert service["restart"] == "unless-stopped", name
+
+
+def test_images_are_pinned_and_ours_have_the_version_of_the_project() -> None:
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    for name, service in all_services().items():
+        image = service["image"]
+        assert re.search(r":v?\d+\.\d+", image), image
+        if "build" in service:
+            assert image == f"dualface:{version}-{service['build']['target']}", name
+    text = (PROJECT / "deploy/docker/Dockerfile").read_text()
+    assert set(re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE)) == {version}
+    for base in re.findall(r"^ARG \w+_IMAGE=(.*)$", text, re.MULTILINE):
+        assert re.search(r":\d+\.\d+\.\d+-", base), base
+
+
+def test_only_what_people_use_is_published_and_on_the_loopback() -> None:
+    found = all_services()
+    assert {name for name, each in found.items() if "ports" in each} == PUBLISHED
+    for name in PUBLISHED:
+        assert all(port.startswith("127.0.0.1:") for port in found[name]["ports"])
+    assert parsed()["networks"]["inside"] == {"internal": True}
+    outside = {name for name, each in found.items() if "outside" in each.get("networks", [])}
+    # Beside what is published: who fetches sources, and who calls webhooks.
+    assert outside - PUBLISHED == {"decode", "decode-gpu", "coordinator"}
+
+
+def test_processes_of_an_arena_share_process_ids_shared_memory_and_host_name() -> None:
+    found = all_services()
+    joined = {"coordinator", "arena", "arena-gpu", *STAGES, *(f"{s}-gpu" for s in STAGES)}
+    assert {name for name, each in found.items() if "pid" in each} == joined
+    for name in joined:
+        service = found[name]
+        assert (service["pid"], service["ipc"]) == ("service:host", "service:host")
+        assert service["hostname"] == found["coordinator"]["hostname"]
+        assert "state:/var/lib/dualface" in service["volumes"]
+        assert service["depends_on"]["host"]["condition"] == "service_healthy"
+        assert "init" not in service
+    assert found["host"]["ipc"] == "shareable"
+    assert found["host"]["init"] is True
+
+
+def test_the_gpu_profile_does_what_the_cpu_profile_does_with_a_gpu_at_hand() -> None:
+    found = all_services()
+    for name in ("arena", *STAGES):
+        cpu, gpu = found[name], found[f"{name}-gpu"]
+        (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
+        assert device["driver"] == "nvidia"
+        assert device["capabilities"] == ["gpu"]
+        assert gpu["command"] == cpu["command"]
+        assert limits(gpu) == limits(cpu)
+        own = {"image", "build", "profiles", "environment", "depends_on", "deploy"}
+        assert {k: v for k, v in gpu.items() if k not in own} == {
+            k: v for k, v in cpu.items() if k not in own
+        }
+        differing = dict(gpu["environment"].items() - cpu["environment"].items())
+        assert differing == {"DUALFACE_ARENA": "gpu0"}
+
+
+def test_a_worker_has_the_time_to_drain() -> None:
+    needed = Settings.model_fields["drain_s"].default
+    for name in STAGES:
+        period = all_services()[name]["stop_grace_period"]
+        assert int(period.removesuffix("s")) > needed
+
+
+def test_the_arena_fits_into_shared_memory_and_its_owner() -> None:
+    found = all_services()
+    slab = int(found["arena"]["environment"]["DUALFACE_ARENA_MIB"]) * MIB
+    assert bytes_of(found["host"]["shm_size"]) >= slab + KEEP_FREE_BYTES
+    assert bytes_of(limits(found["arena"])["memory"]) >= slab + 128 * MIB
+
+
+def test_a_source_that_takes_what_it_may_does_not_end_its_worker() -> None:
+    found = all_services()
+    source = int(found["decode"]["environment"]["DUALFACE_SOURCE_MAX_MEMORY_MIB"]) * MIB
+    assert bytes_of(limits(found["decode"])["memory"]) >= 2 * source + 512 * MIB
+    assert bytes_of(limits(found["encode"])["memory"]) >= source + 512 * MIB
+
+
+def test_what_is_mounted_from_the_project_is_there() -> None:
+    mounts = [
+        mount
+        for service in all_services().values()
+        for mount in service.get("volumes", [])
+        if isinstance(mount, str) and mount.startswith("./")
+    ]
+    assert mounts
+    for mount in mounts:
+        source, _, mode = mount.split(":")
+        assert (PROJECT / source).exists(), mount
+        assert mode == "ro", mount
+
+
+def test_prometheus_asks_where_the_coordinator_answers() -> None:
+    config = yaml.safe_load((PROJECT / "deploy/monitoring/prometheus.yml").read_text())
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    (target,) = jobs["dualface"]["static_configs"][0]["targets"]
+    coordinator = all_services()["coordinator"]["environment"]
+    assert target == f"coordinator:{coordinator['DUALFACE_HTTP_PORT']}"
+    assert coordinator["DUALFACE_HTTP_HOST"] == "0.0.0.0"
+
+
+def test_setup_makes_secrets_once_and_for_their_owner_only(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    secrets = tmp_path / "deploy" / "docker" / "secrets"
+    first = {path.name: path.read_text() for path in secrets.iterdir()}
+    env = (tmp_path / ".env").read_text()
+    assert {Path(each["file"]).name for each in parsed()["secrets"].values()} == first.keys()
+    assert all(len(secret) >= 20 for secret in first.values())
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    made = read_env(tmp_path / ".env")
+    assert made | dict.fromkeys(PASSWORDS, "") == read_env(EXAMPLE)
+    assert all(len(made[name]) == len(value) for name, value in PASSWORDS.items())
+
+    prepare(tmp_path)
+    assert {path.name: path.read_text() for path in secrets.iterdir()} == first
+    assert (tmp_path / ".env").read_text() == env

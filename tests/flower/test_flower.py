@@ -1,0 +1,121 @@
+"""Flower, as operators see it: a job is one row, with its progress, beside the stages' tasks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from services.coordinator.telling import Telling
+from shared.errors import ErrorCode
+from shared.ledger import JobResult, Ledger
+from shared.queues import CeleryOutbox, make_app
+from shared.redisdb import Connection
+from tests.browser import chromium
+from tests.builders import batch_message, job_spec, output_plan, source_info
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+PASSWORD = "not a secret"
+
+
+@contextmanager
+def flower(redis_url: str, **settings: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Flower as a process of its own; its address."""
+    port = free_port()
+    own = {key: value for key, value in os.environ.items() if not key.startswith("DUALFACE_")}
+    mine = {"DUALFACE_REDIS_URL": redis_url, "DUALFACE_FLOWER_PORT": str(port)}
+    command = [sys.executable, "-m", "shared.queues.flower"]
+    with subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[2],
+        env={**own, **mine, **settings},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def answers(url: str) -> bool:
+    """True once it listens."""
+    try:
+        return httpx.get(url).status_code > 0
+    except httpx.TransportError:
+        return False
+
+
+def test_a_job_is_one_row_whose_progress_can_be_read_from_the_page(
+    redis: Connection, redis_url: str
+) -> None:
+    ledger, app = Ledger(redis, 60, 4), make_app(redis_url)
+    telling = Telling(ledger, app)
+
+    def tell(job: str) -> None:
+        view = ledger.view(job)
+        assert view is not None
+        telling.tell(view)
+
+    guarded = {"DUALFACE_FLOWER_PASSWORD": PASSWORD}
+    with chromium() as browser, flower(redis_url, **guarded) as (url, process):
+        wait_until(lambda: answers(url), "Flower listens", 60)
+        assert httpx.get(f"{url}/tasks").status_code == 401
+        line = " ".join(process.cmdline())
+        assert PASSWORD not in line
+        assert "redis://" not in line
+        # Celery's events are not kept: until its receiver is there, nobody hears them.
+        wait_until(lambda: redis.pubsub_numpat() or redis.pubsub_channels("*celeryev*"), "it hears")
+
+        for job, name in (("job-1", "talk.mp4"), ("job-2", "<b>bad</b>.mp4")):
+            ledger.submit(job, job_spec().model_copy(update={"name": name}))
+            ledger.take(job, "split", "w")
+            ledger.put_facts(job, source_info(), output_plan(), 8)
+            redis.hset(f"df:job:{job}", mapping={"frames_expected": 400, "frames_encode": 100})
+            tell(job)
+        page = browser.new_context(
+            http_credentials={"username": "dualface", "password": PASSWORD}
+        ).new_page()
+        page.goto(f"{url}/tasks")
+        row = page.locator("#tasks-table tbody tr", has_text="dualface.job talk.mp4")
+        row.get_by_text("PROGRESS").wait_for()
+        assert "25.0 %" in row.inner_text()
+        assert "100 of 400 frames" in row.inner_text()
+        assert row.count() == 1
+
+        redis.hset("df:job:job-1", "frames_encode", 300)
+        tell("job-1")
+        page.reload()
+        row.get_by_text("75.0 %").wait_for()
+        ledger.finish("job-1", JobResult(key="k", frames=400))
+        ledger.fail("job-2", ErrorCode.TOO_DAMAGED, "Broken beyond use.")
+        for job in ("job-1", "job-2"):
+            tell(job)
+        page.reload()
+        row.get_by_text("SUCCESS").wait_for()
+        failed = page.locator("#tasks-table tbody tr", has_text="<b>bad</b>.mp4")
+        failed.get_by_text("FAILURE").wait_for()
+        telling.beat()
+        page.goto(url)
+        page.locator("tr", has_text="jobs@coordinator").get_by_text("Online").wait_for()
+
+
+def test_stage_tasks_show_which_piece_of_which_job_they_are(
+    redis: Connection, redis_url: str
+) -> None:
+    CeleryOutbox(make_app(redis_url)).send("infer.batch", batch_message("2:7"), "infer.cpu0")
+    sent = str(redis.lindex("infer.cpu0", 0))
+    assert "segment 2, batch 7, job j" in sent
+
+
+def test_flower_is_not_started_without_a_password(redis_url: str) -> None:
+    with flower(redis_url) as (_, process):
+        assert process.wait(timeout=60) == 2

@@ -1,0 +1,56 @@
+"""A stage of its own for tests, as a process that can be made to get on no more, by a signal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from celery import signals
+
+from shared.messages import SplitMessage
+from shared.queues import StageWorker
+from shared.runtime import Runtime
+from shared.settings import Settings
+
+QUEUE = "vital"
+TASK = "vital.do"
+DONE = "test:done"
+
+STAND_STILL, GO_ON = signal.SIGRTMIN, signal.SIGRTMIN + 3
+"""The thread that consumes hangs, until told to go on."""
+FORGET = signal.SIGRTMIN + 1
+"""It goes on, but asks its queues no more: what some releases of Celery did after a lost Redis."""
+REMEMBER = signal.SIGRTMIN + 2
+
+
+def do(runtime: Runtime, message: SplitMessage) -> None:
+    """Write down that it was done."""
+    runtime.redis.rpush(DONE, message.job)
+
+
+def prepare(sender: Any, **_: object) -> None:
+    """The consumer is ready: the signals above work from here on."""
+
+    def forget(*_: object) -> None:
+        sender.connection.transport.cycle.discard(sender.task_consumer.channel)
+
+    def remember(*_: object) -> None:
+        sender.connection.transport.cycle.add(sender.task_consumer.channel)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])
+    signal.signal(STAND_STILL, lambda *_: signal.sigwait([GO_ON]))
+    signal.signal(FORGET, forget)
+    signal.signal(REMEMBER, remember)
+
+
+def main() -> int:
+    """The worker's exit code."""
+    worker = StageWorker("infer", Settings(), concurrency=1)
+    worker.task(TASK, SplitMessage, QUEUE, do)
+    signals.worker_ready.connect(prepare, weak=False)
+    return worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What real processes say of themselves while Redis, their loop and their queues come and go."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.redisdb import connect
+from tests.metrics.conftest import PATIENCE_S, Answering, Server, answering
+from tests.metrics.stage import FORGET, GO_ON, REMEMBER, STAND_STILL
+from tests.waiting import wait_until
+
+STAGE = "tests.metrics.stage"
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
+    """A worker that is ready; each test leaves it so."""
+    folder = tmp_path_factory.mktemp("worker")
+    with answering(STAGE, server.url, folder, HEALTH_PATIENCE_S="1.5") as running:
+        wait_until(running.ready, "the worker is ready", PATIENCE_S)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def ready_before(request: pytest.FixtureRequest) -> None:
+    """Where a test uses the shared worker, it finds it ready."""
+    if "worker" in request.fixturenames:
+        running = request.getfixturevalue("worker")
+        wait_until(running.ready, "the worker is ready", PATIENCE_S)
+
+
+def test_a_worker_is_not_ready_while_redis_is_frozen_and_then_consumes_again(
+    worker: Answering, server: Server
+) -> None:
+    server.process.suspend()
+    try:
+        wait_until(lambda: worker.alive() and not worker.ready(), "it is not ready", PATIENCE_S)
+        assert "Redis has not answered" in worker.reasons()
+        assert worker.command().returncode == 0  # a new one would fare no better
+    finally:
+        server.process.resume()
+    wait_until(worker.ready, "it is ready again", PATIENCE_S)
+    assert worker.does("after-the-frost")
+
+
+def test_a_worker_consumes_again_after_redis_was_restarted(
+    worker: Answering, server: Server
+) -> None:
+    assert worker.does("before")
+    server.child.kill()
+    server.child.start()
+    assert worker.does("after-the-restart")
+    wait_until(worker.ready, "it is ready again", PATIENCE_S)
+
+
+def test_a_worker_whose_loop_stands_still_is_not_alive(worker: Answering) -> None:
+    worker.process.send_signal(STAND_STILL)
+    try:
+        wait_until(lambda: not worker.alive(), "it is not alive", PATIENCE_S)
+        assert "its loop has stood still" in worker.reasons()
+        said = worker.command()
+        assert said.returncode == 1
+        assert "its loop has stood still" in said.stderr
+    finally:
+        worker.process.send_signal(GO_ON)
+    wait_until(worker.ready, "it is ready again", PATIENCE_S)
+
+
+def test_a_worker_that_has_forgotten_its_queues_is_not_alive(worker: Answering) -> None:
+    worker.process.send_signal(FORGET)
+    try:
+        wait_until(lambda: not worker.alive(), "it is not alive", PATIENCE_S)
+        assert "it has not asked its queues" in worker.reasons()
+        assert "its loop" not in worker.reasons()  # it beats, and answers pings
+    finally:
+        worker.process.send_signal(REMEMBER)
+    wait_until(worker.ready, "it is ready again", PATIENCE_S)
+
+
+def test_a_worker_tells_what_its_processes_counted(worker: Answering) -> None:
+    assert worker.does("counted")
+    done = 'dualface_tasks_total{outcome="done",task="other"}'
+    wait_until(lambda: done in worker.metrics(), "the task is counted", PATIENCE_S)
+
+
+def test_without_a_port_the_command_says_so(worker: Answering) -> None:
+    environment = {k: v for k, v in worker.environment.items() if k != "DUALFACE_HTTP_PORT"}
+    said = Answering(worker.process, 0, "", environment).command()
+    assert said.returncode == 1
+    assert "DUALFACE_HTTP_PORT" in said.stderr
+
+
+def test_coordinator_and_arena_answer_for_themselves(server: Server, tmp_path: Path) -> None:
+    """And what the one counts is told by the other: they share a folder."""
+    arena = answering(
+        "shared.arena", server.url, tmp_path, ARENA_MIB="8", SHM_DIR=str(tmp_path), ARENA="vital"
+    )
+    with (
+        arena as owner,
+        answering("services.coordinator", server.url, tmp_path) as coordinator,
+    ):
+        for process in (owner, coordinator):
+            wait_until(process.ready, "it is ready", PATIENCE_S)
+        wait_until(lambda: "dualface_jobs{" in owner.metrics(), "jobs are told of", PATIENCE_S)
+        assert 'dualface_disk_free_ratio{place="state"}' in coordinator.metrics()
+        for process in (coordinator, owner):
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(PATIENCE_S) in (0, None)
+    redis = connect(server.url)
+    assert redis.hget("df:arenas", "vital") is None
+    redis.close()
