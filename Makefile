@@ -11,7 +11,7 @@ ARGS   ?=
 SEED    ?= 1
 MINUTES ?= 2
 
-.PHONY: help setup run check format test bench chaos lock clean
+.PHONY: help setup run check format tools test bench chaos lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -47,7 +47,23 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: setup  ## The whole test suite
+# Programs that some tests drive, and the Debian packages that bring them.
+TOOLS := chromium:chromium promtool:prometheus openssl:openssl cc:gcc
+
+tools:  ## What some tests drive beside Python packages, installed where that can be done
+	@missing=""; \
+	for each in $(TOOLS); do \
+	  command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing$$missing, which some tests drive"; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null 2>&1 && exit 0; \
+	fi; \
+	echo "Not here:$$missing. Tests that need them are skipped; on Debian: apt-get install$$missing"
+
+test: setup tools  ## The whole test suite
 	$(BIN)/pytest $(ARGS)
 
 bench: setup  ## Speed against one ffmpeg process, in the same run

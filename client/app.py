@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from client.remote_app import remote_app
 from shared.jobs import Codec, Layout
 from shared.settings import Settings
 
@@ -24,7 +23,6 @@ dead_app = typer.Typer(
     help="Messages that no worker could read: list, show, requeue, drop.", no_args_is_help=True
 )
 app.add_typer(dead_app, name="dead")
-app.add_typer(remote_app)
 
 
 @app.command()

@@ -25,6 +25,10 @@ def main() -> None:
     from client.run import InterruptedRunError, interruptible
     from shared.errors import DualfaceError, PermanentError
 
+    if sys.argv[1:2] != ["run"]:
+        from client.remote_app import add_remote  # they would make the start of `run` 10 ms longer
+
+        add_remote(app)
     try:
         with interruptible():
             app()

@@ -39,6 +39,12 @@ keys_app = typer.Typer(help="Keys of the API: add, list, revoke them.", no_args_
 remote_app.add_typer(keys_app, name="keys")
 
 
+def add_remote(app: typer.Typer) -> None:
+    """Give `app` these commands; once."""
+    if not any(group.typer_instance is remote_app for group in app.registered_groups):
+        app.add_typer(remote_app)
+
+
 def complete_job(incomplete: str) -> list[tuple[str, str]]:
     """Ids of the latest jobs, for a shell: soon, or none; never an error."""
     from client.completing import jobs_like

@@ -18,8 +18,10 @@ from client.progress import PLAIN_EVERY_S
 from shared.jobs import JobState
 from shared.rest import Job, JobEvent
 
-NARROW = 72
+NARROW = 80
 """Columns; below it a job's id leaves no room for a table."""
+LAST_LEAST = 8
+"""Of a table's last column."""
 STYLES = {
     JobState.SUCCEEDED: "green",
     JobState.FAILED: "red",
@@ -60,24 +62,29 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
-def table(out: Out, heads: Sequence[str], rows: Sequence[Sequence[str]], wrap: int = -1) -> None:
-    """A table as wide as the terminal; the last column, or `wrap`, is cut off for it. Into a file:
-    whole, with tabs between."""
-    if not out.console.is_terminal:
+def table(out: Out, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table as wide as the terminal. Ids are for copying, so it is the last column that is cut
+    off; where the others don't fit, each row is a block. Into a file: whole, with tabs between."""
+    console = out.console
+    if not console.is_terminal:
         for row in rows:
             print("\t".join(map(plain, row)))
         return
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    left = console.width - sum(widths[:-1]) - 2 * len(heads)
+    if left < LAST_LEAST:
+        for row in rows:
+            print_rows(out, plain(row[0]), list(zip(heads, map(plain, row), strict=True))[1:])
+        return
     made = Table(box=None, pad_edge=False, header_style="dim")
-    last = wrap % len(heads)
-    for index, head in enumerate(heads):
-        cut = index == last
-        made.add_column(head, no_wrap=True, overflow="ellipsis" if cut else "fold")
-        # Ids are for copying: what has to give is the last column.
-        width = max(len(cells[index]) for cells in (heads, *rows))
-        made.columns[-1].min_width = 4 if cut else width
+    for head, width in zip(heads[:-1], widths, strict=False):
+        made.add_column(head, no_wrap=True, min_width=width)
+    made.add_column(heads[-1], no_wrap=True)
     for row in rows:
-        made.add_row(*(Text(plain(cell)) for cell in row))
-    out.console.print(made, soft_wrap=False)
+        last = Text(plain(row[-1]))
+        last.truncate(left, overflow="ellipsis")
+        made.add_row(*(Text(plain(cell)) for cell in row[:-1]), last)
+    console.print(made, soft_wrap=False)
 
 
 def job_table(out: Out, jobs: Sequence[Job]) -> None:

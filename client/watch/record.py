@@ -21,6 +21,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -83,12 +84,13 @@ class Entry:
 
 
 class Record:
-    """The record of one folder, which is ours alone. Made by `open_record`."""
+    """The record of one folder, ours alone; threads may share it. Made by `open_record`."""
 
     def __init__(self, path: Path, file: FileIO, entries: dict[str, Entry]) -> None:
         self._path = path
         self._file = file
         self._entries = entries
+        self._lock = threading.Lock()
 
     def all(self) -> list[Entry]:
         """The latest of every name."""
@@ -102,8 +104,9 @@ class Record:
         """Write down how it stands now; on disk when this returns."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         made = replace(entry, state=state, at=now, **facts)  # type: ignore[arg-type]
-        self._append(_line(made))
-        self._entries[made.name] = made
+        with self._lock:
+            self._append(_line(made))
+            self._entries[made.name] = made
         return made
 
     def _append(self, line: bytes) -> None:

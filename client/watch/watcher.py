@@ -165,7 +165,10 @@ class Watcher:
         record = self._record
         output = record.output_for(found.name)
         entry = Entry(found.name, found.stamp.size, found.stamp.mtime_ns, sample, output)
-        problem = await look(found.path)
+        try:
+            problem = await look(found.path)
+        except OSError:
+            return  # no process can be started just now; the next scan finds it again
         if problem is not None:
             doubt_s = self._wishes.settle_s * DOUBT_FACTOR
             stamp, _ = self._doubts.get(found.name, (None, 0.0))

@@ -486,6 +486,19 @@ def test_links_of_the_store_are_used_and_done_without_where_they_lead_nowhere(
         assert target.read_bytes() == body
 
 
+def test_a_key_does_not_follow_a_link_to_the_store(tmp_path: Path) -> None:
+    with website(None) as service, website(None) as store:
+        link = f"http://127.0.0.1:{store.port}/object"
+        service.scripts["/v1/jobs/a/result?redirect=true"] = lambda _, wire: wire.answer(
+            "307 Temporary Redirect", location=link, connection="close"
+        )
+        store.scripts["/object"] = lambda _, wire: wire.answer("200 OK", b"video")
+        with Client(f"http://127.0.0.1:{service.port}", "df_secret", patience=QUICK) as client:
+            assert client.result("a", tmp_path / "out.mp4") == 5
+    assert service.asked[0].fields["authorization"] == "Bearer df_secret"
+    assert "authorization" not in store.asked[0].fields
+
+
 def test_what_belongs_to_a_result_can_be_had(api: Served, client: Client, tmp_path: Path) -> None:
     job, store = api.finished("a"), api.service.store
     lines = gzip.compress(b"{}\n")

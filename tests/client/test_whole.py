@@ -25,15 +25,14 @@ def test_a_submitted_and_a_dropped_video_give_the_pictures_that_run_gives(tmp_pa
         up = home.start("up")
         wait_until(lambda: (home.state / "stack.json").exists(), "the stack is up", 60)
         wait_until(lambda: "Page and API" in up.said(), "the API serves", 60)
-        ran = home.run("run", video, "-o", "run.mp4")
-        assert ran.code == 0, ran.said
-        submitted = home.run("submit", video, "-o", "submit.mp4", "--json")
-        assert submitted.code == 0, submitted.said
-        job = json.loads(submitted.out)["job"]
-        assert (job["state"], job["result"]["frames"]) == ("succeeded", 30)
-        assert home.run("get", job["id"]).code == 0
+        running = home.start("run", video, "-o", "run.mp4")
+        submitting = home.start("submit", video, "-o", "submit.mp4", "--json")
         watcher = home.start("watch", drop, "--out", "dropped", "--settle", "0.2")
         (drop / "talk.mp4").write_bytes(video.read_bytes())
+        ran, submitted = running.wait(), submitting.wait()
+        assert (ran.code, submitted.code) == (0, 0), ran.said + submitted.said
+        job = json.loads(submitted.out)["job"]
+        assert (job["state"], job["result"]["frames"]) == ("succeeded", 30)
         made = home.results / "dropped" / "talk-split.mp4"
         wait_until(made.exists, "the result is there", 60)
         watcher.interrupt(signal.SIGINT)

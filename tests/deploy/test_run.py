@@ -17,6 +17,8 @@ from tests.servers import s3_server
 from tests.system.runs import SHM, have_model
 from tests.videos import VideoSpec, make_video
 
+pytestmark = pytest.mark.timeout(300)
+
 ELSEWHERE = ("objects", "prepare", "host", "prometheus", "grafana")
 """Images of others, and what only a container needs."""
 SMALL = {"ARENA_MIB": "24", "ENCODE_WORKERS": "1"}

@@ -93,7 +93,7 @@ class Driver:
             "cpu_s": {},
             "times": {"submitted_ms": 0, "started_ms": 0, "ended_ms": 0},
             "versions": {"dualface": "1.0", "av": "16.0", "ffmpeg": "8.0"},
-            "model": {"name": "yunet", "sha256": "0"},
+            "model": {"name": "centerface", "sha256": "0"},
             "replaced": [],
             "lost": [{"frames": made.frames_lost, "from_s": 4.0, "to_s": 8.0}]
             if made.frames_lost
@@ -102,10 +102,10 @@ class Driver:
 
 
 ENGINES = {
-    "decode": "pyav-cpu",
-    "infer": "onnx-cpu:yunet",
+    "decode": "pyav",
+    "infer": "onnx-cpu:centerface",
     "compose": "opencv",
-    "encode": "pyav:libx264",
+    "encode": "pyav-libx264",
 }
 
 

@@ -9,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, FilePayload, Page, Route
 
 from services.coordinator.api.app import make_service
 from shared.errors import ErrorCode
@@ -96,6 +97,7 @@ def take_all(studio: Studio) -> None:
           path="#/jobs/waiting")  # fmt: skip
     for name, size, dark in (("", DESK, False), ("-phone", PHONE, False), ("-dark", DESK, True)):
         shoot(f"running{name}", pictures, path=f"#/jobs/{running}", size=size, dark=dark)
+    shoot("question", question, path=f"#/jobs/{running}", size=PHONE)
     failed = Driver(api, "failed", name="tape 7.mp4")
     failed.split()
     api.service.ledger.fail(
@@ -135,7 +137,7 @@ def first_picture(video: Path) -> bytes:
     encoder = av.CodecContext.create("mjpeg", "w")
     assert isinstance(encoder, av.VideoCodecContext)
     encoder.width, encoder.height, encoder.pix_fmt = 320, 180, "yuvj420p"
-    encoder.time_base = frame.time_base
+    encoder.time_base = Fraction(1, 25)
     packets = [*encoder.encode(frame), *encoder.encode(None)]
     return b"".join(bytes(packet) for packet in packets)
 
@@ -149,6 +151,10 @@ def half_done(studio: Studio) -> str:
     for number, stage in ((14, "encode"), (15, "encode"), (16, "compose"), (17, "infer")):
         driver.batch(number, stage)
     return driver.job
+
+
+def payload(name: str, size: int) -> FilePayload:
+    return {"name": f"{name}.mp4", "mimeType": "video/mp4", "buffer": bytes(size)}
 
 
 def wrong_key(page: Page) -> None:
@@ -173,7 +179,7 @@ def uploading(page: Page) -> None:
     )
     page.locator("input[type=file]").set_input_files(
         [
-            {"name": f"{name}.mp4", "mimeType": "video/mp4", "buffer": bytes(7_000_000)}
+            payload(name, 7_000_000)
             for name in ("interview with a name that is rather long, take 2", "b-roll", "closing")
         ]
     )
@@ -181,15 +187,18 @@ def uploading(page: Page) -> None:
 
 
 def upload_refused(page: Page) -> None:
-    page.locator("input[type=file]").set_input_files(
-        [{"name": "nothing.mp4", "mimeType": "video/mp4", "buffer": b""}]
-    )
+    page.locator("input[type=file]").set_input_files([payload("nothing", 0)])
     page.get_by_role("alert").wait_for()
 
 
 def pictures(page: Page) -> None:
     page.get_by_label("pictures of the result").wait_for()
     page.wait_for_function("() => [...document.images].filter(i => i.complete).length > 3")
+
+
+def question(page: Page) -> None:
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").wait_for()
 
 
 def playing(page: Page) -> None:

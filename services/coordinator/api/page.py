@@ -13,6 +13,7 @@ from shared.errors import ErrorCode, PermanentError
 
 router = APIRouter()
 
+_STYLES = ("style", "home", "job")
 _MODULES = (
     *("actions", "api", "app", "connection", "dom", "events", "job", "list", "options", "player"),
     *("report", "uploads", "words"),
@@ -20,9 +21,10 @@ _MODULES = (
 
 TYPES = {
     "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
-} | {f"{module}.js": "text/javascript; charset=utf-8" for module in _MODULES}
+    **{f"{style}.css": "text/css; charset=utf-8" for style in _STYLES},
+    **{f"{module}.js": "text/javascript; charset=utf-8" for module in _MODULES},
+}
 
 
 @router.get("/", include_in_schema=False)

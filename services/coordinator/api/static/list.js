@@ -7,7 +7,7 @@ import { h, iconButton, Meter, problem, say, tiles } from "./dom.js";
 import { count, ended, exactly, joined, nameOf, percent, span, STATES, when } from "./words.js";
 
 const PER_PAGE = 20;
-const LIVE_MS = 1500;
+const LIVE_MS = 1000;
 const CALM_MS = 10_000;
 
 const FILTERS = [
