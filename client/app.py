@@ -7,6 +7,20 @@ from typing import Annotated
 
 import typer
 
+from client.options import (
+    BitrateOption,
+    CodecOption,
+    CrfOption,
+    DetectEveryOption,
+    DetectorOption,
+    FpsLimitOption,
+    JsonOption,
+    LayoutOption,
+    OutOption,
+    OutputOption,
+    PresetOption,
+    SizeOption,
+)
 from shared.jobs import Codec, Layout
 from shared.settings import Settings
 
@@ -28,37 +42,17 @@ app.add_typer(dead_app, name="dead")
 @app.command()
 def run(
     inputs: Annotated[list[Path], typer.Argument(help="Videos of two people.", metavar="VIDEO...")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Result of a single video (.mp4, .mov).")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the results, NAME-split.mp4 each.")
-    ] = None,
-    layout: Annotated[
-        Layout, typer.Option(help="Tiles beside each other, or one above the other.")
-    ] = Layout.SIDE_BY_SIDE,
-    size: Annotated[
-        str | None,
-        typer.Option(help="WIDTHxHEIGHT of the result. Default: the source's, up to 1920x1080."),
-    ] = None,
-    codec: Annotated[Codec, typer.Option(help="Video codec of the result.")] = Codec.H264,
-    crf: Annotated[
-        int, typer.Option(min=0, max=51, help="Quality: lower is better and larger.")
-    ] = 23,
-    bitrate: Annotated[
-        int | None,
-        typer.Option(min=50, max=800_000, help="kbit/s of the picture, constant, instead of crf."),
-    ] = None,
-    preset: Annotated[str, typer.Option(help="x264/x265 preset, ultrafast to slow.")] = "veryfast",
-    detector: Annotated[
-        str, typer.Option(help="Face detection model; `dualface models list` shows them.")
-    ] = "auto",
-    detect_every: Annotated[
-        int | None, typer.Option(min=1, max=60, help="Look for faces on every n-th frame.")
-    ] = None,
-    fps_limit: Annotated[
-        float | None, typer.Option(help="Drop frames beyond this many per second.")
-    ] = None,
+    output: OutputOption = None,
+    out: OutOption = None,
+    layout: LayoutOption = Layout.SIDE_BY_SIDE,
+    size: SizeOption = None,
+    codec: CodecOption = Codec.H264,
+    crf: CrfOption = 23,
+    bitrate: BitrateOption = None,
+    preset: PresetOption = "veryfast",
+    detector: DetectorOption = "auto",
+    detect_every: DetectEveryOption = None,
+    fps_limit: FpsLimitOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Probe, plan and estimate; write nothing.")
     ] = False,
@@ -113,12 +107,11 @@ def models_pull(name: Annotated[str, typer.Argument(help="A model of `models lis
     raise typer.Exit(models_pull_command(Settings.load(), name))
 
 
-JSON = Annotated[bool, typer.Option("--json", help="For programs.")]
 LETTER = Annotated[str, typer.Argument(help="An id of `dead list`.")]
 
 
 @dead_app.command("list")
-def dead_list(as_json: JSON = False) -> None:
+def dead_list(as_json: JsonOption = False) -> None:
     """Show the messages that no worker could read, with the reasons."""
     from client.dead import list_command
 

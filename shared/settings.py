@@ -302,6 +302,12 @@ class Settings(BaseSettings):
         description="Of a job's frames, how many may show the one before them, as they could not "
         "be made, until the job fails instead.",
     )
+    failed_segments: int = Field(
+        default=3,
+        ge=0,
+        description="Segments of one source that no decoder gets through, until its job fails: each "
+        "has cost several processes. 0: only `replaced_share` counts.",
+    )
     attempts: int = Field(default=4, ge=1, description="Tries of one piece of work, in all.")
     retention_s: int = Field(
         default=86400, ge=60, description="Life of an ended job's record and result: a day to "

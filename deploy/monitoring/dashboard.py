@@ -93,6 +93,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{stage}} to {{engine}}: {{reason}}",
                     ),
                     (rate("dualface_given_up_total", "stage"), "{{stage}} given up"),
+                    ("rate(dualface_sources_failed_total[$__rate_interval])", "sources failed"),
                 ),
                 "ops",
             ),

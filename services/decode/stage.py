@@ -14,14 +14,14 @@ from services.decode.plan import batch_frames, batch_length, keeps
 from services.decode.split import split
 from shared.arena.base import Claim
 from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError
-from shared.giving_up import engine_of, give_up
+from shared.giving_up import engine_of, give_up, where
 from shared.jobs import Segment
 from shared.ledger import Facts, Losses
 from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout, Plane
 from shared.media.probe import probe
 from shared.messages import BatchMessage, SegmentMessage, SplitMessage
-from shared.metrics.catalogue import BATCH_FILL, GIVEN_UP, IMPAIRED
+from shared.metrics.catalogue import BATCH_FILL, GIVEN_UP, IMPAIRED, SOURCES_FAILED
 from shared.names import segment_key, source_of
 from shared.runtime import Runtime, slot_ref
 
@@ -74,6 +74,7 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
         tries = ledger.take(job, message.item, runtime.worker)
     except SpentError as error:
         _give_up_rest(runtime, message, facts, error)
+        _check_source(runtime, message, facts, error)
         return
     if not tries:
         return
@@ -114,6 +115,21 @@ def _lose(runtime: Runtime, message: SegmentMessage, facts: Facts, error: Perman
         _give_up_rest(runtime, message, facts, SpentError(error.code, error.message))
     except PermanentError:
         raise error from None
+
+
+def _check_source(
+    runtime: Runtime, message: SegmentMessage, facts: Facts, error: SpentError
+) -> None:
+    """Raises PermanentError FRAMES_FAILED when that was one segment too many of this source."""
+    ledger, job, most = runtime.ledger, message.job, runtime.settings.failed_segments
+    count = ledger.mark(job, "undecodable", str(message.segment.index))
+    if 0 < most <= count:
+        runtime.meter.count(SOURCES_FAILED)
+        raise PermanentError(
+            ErrorCode.FRAMES_FAILED,
+            f"No decoder gets through {count} segments of the source: "
+            f"{where(ledger.replaced(job), facts.source)}. {error.message}",
+        )
 
 
 def _give_up_rest(

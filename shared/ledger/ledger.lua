@@ -666,6 +666,17 @@ operation.agree = function(field, value)
   return {get(field)}
 end
 
+-- mark name item -> {count}: how many items were marked so, this one among them; {} when ended.
+operation.mark = function(name, item)
+  if ended() then
+    return {}
+  end
+  if redis.call('HSETNX', job, 'mark:' .. name .. ':' .. item, '1') == 1 then
+    redis.call('HINCRBY', job, 'marks:' .. name, 1)
+  end
+  return {get('marks:' .. name)}
+end
+
 -- engine stage name -> {'1'}; which engine serves a stage for this job.
 operation.engine = function(stage, name)
   if not ended() then

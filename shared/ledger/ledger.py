@@ -181,6 +181,12 @@ class Ledger:
             raise WorkOverError(job)
         return answer[0]
 
+    def mark(self, job: str, name: str, item: str) -> int:
+        """Count an item once, however often it is marked: how many there are now, 0 when the job
+        has ended."""
+        answer = self._call(job, "mark", name, item)
+        return int(answer[0]) if answer else 0
+
     def note_engine(self, job: str, stage: str, engine: str) -> None:
         """Write down which engine serves `stage` for this job."""
         self._call(job, "engine", stage, engine)

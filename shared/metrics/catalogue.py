@@ -37,8 +37,8 @@ class Label:
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric. `help` is exported, so it is short; `advice` is for people: what to do when the
-    figure is high. `group` is the heading it stands under. `zero` (of a counter with one label):
-    exported as 0 from the start, since an alert asks whether it has grown."""
+    figure is high. `group` is the heading it stands under. `zero` (of a counter with at most one
+    label): exported as 0 from the start, since an alert asks whether it has grown."""
 
     name: str
     kind: Kind
@@ -178,6 +178,14 @@ GIVEN_UP = Metric(
     "Segments (decode) or batches (other stages) that failed at every try on every engine.",
     "One source that does it is damaged or hostile. Several: an engine, its driver or its memory.",
     (_STAGE,), zero=True,
+)  # fmt: skip
+
+SOURCES_FAILED = Metric(
+    "dualface_sources_failed_total", "counter", "sources", _PIPELINE,
+    "Sources that failed since no decoder got through several of their segments.",
+    "One: keep the file and look at it, it ends decoders. Several at once: a decoder, its driver or "
+    "its memory.",
+    (), zero=True,
 )  # fmt: skip
 
 # --- resources ----------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ class Meter:
         """Export this stage's counters that alerts ask about: a counter that appears at 1 has not
         grown in Prometheus's eyes."""
         for metric in catalogue.METRICS:
-            if metric.zero:
+            if metric.zero and not metric.labels:
+                self.count(metric, 0)
+            elif metric.zero:
                 (label,) = metric.labels
                 mine = (self.stage,) if label.name == "stage" else label.values
                 for value in mine:

@@ -193,9 +193,10 @@ def test_alerts_fire_when_they_should_and_only_then(promtool: str) -> None:
     run(promtool, "test", "rules", "alerts_test.yml")
 
 
-def test_prometheus_reads_its_configuration(promtool: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-kubernetes.yml"])
+def test_prometheus_reads_its_configuration(promtool: str, tmp_path: Path, name: str) -> None:
     """But for discovery in Kubernetes, which Debian builds without."""
-    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    config = yaml.safe_load((MONITORING / name).read_text())
     for job in config["scrape_configs"]:
         job.pop("kubernetes_sd_configs", None)
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
@@ -221,8 +222,8 @@ def test_a_pod_is_asked_at_the_port_of_its_annotation(
     }
     labels |= {f"{meta}ip": "10.0.0.7", f"{meta}label_app_kubernetes_io_part_of": "dualface"}
     labels |= {f"{meta}name": "gpu-0", f"{meta}phase": "Running", "__address__": "10.0.0.7:8000"}
-    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-    (pods,) = [job for job in config["scrape_configs"] if "kubernetes_sd_configs" in job]
+    config = yaml.safe_load((MONITORING / "prometheus-kubernetes.yml").read_text())
+    (pods,) = config["scrape_configs"]
     for rule in pods["relabel_configs"]:
         value = ";".join(labels.get(name, "") for name in rule["source_labels"])
         match = re.fullmatch(rule.get("regex", "(.*)"), value)

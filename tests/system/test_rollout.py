@@ -118,7 +118,7 @@ def test_a_job_goes_on_while_every_process_is_replaced_by_another_release(
     redis: Connection, redis_url: str, tmp_path: Path
 ) -> None:
     have_model()
-    video = make_video(tmp_path / "v.mp4", VideoSpec(size=(320, 180), frames=320, gop=20))
+    video = make_video(tmp_path / "v.mp4", VideoSpec(size=(320, 180), frames=200, gop=20))
     with home_in(tmp_path) as home:
         calm = home.run("run", video, "-o", "calm.mp4")
         assert calm.code == 0, calm.said
