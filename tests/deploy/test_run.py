@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,8 +100,6 @@ def test_the_cpu_profile_takes_a_video_by_rest_and_gives_the_result_and_ends_in_
     workers, rest = ["encode", "compose", "infer", "decode"], ["arena", "coordinator"]
     assert {*workers, *rest, "flower", "api", "redis"} == set(stack.processes)
     codes = stack.stop([*workers, "flower", "api"]) | stack.stop(rest) | stack.stop(["redis"])
-    # The API's server ends by the signal itself once it has drained.
-    assert codes.pop("api") in (0, -signal.SIGTERM)
     assert set(codes.values()) == {0}, codes
     assert list(stack.shm.iterdir()) == []
     assert list((stack.folder / "state" / "scratch").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import uvicorn
@@ -27,6 +28,8 @@ def main(settings: Settings) -> None:
     except PermanentError as error:
         print(error.message, file=sys.stderr)
         sys.exit(USELESS)
+    # uvicorn drains, then raises the signal again for whoever handled it before.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
         host=settings.api_host,

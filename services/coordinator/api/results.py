@@ -69,6 +69,7 @@ def result(
     if view.state is not JobState.SUCCEEDED or made is None:
         raise PermanentError(ErrorCode.CONFLICT, f"There is no result: the job is {view.state}.")
     name = file_name(view)
+    redirect = redirect and service.settings.result_links
     link = service.store.link(made.key, LINK_S, name) if redirect else None
     if link is not None:
         return RedirectResponse(link, 307)
