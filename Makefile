@@ -79,8 +79,8 @@ lock: setup  ## Renew the lock files (no registry address gets into them)
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
 	@# Of the images: the same versions, without tools for development.
-	$(COMPILE) pyproject.toml -c requirements.lock -o requirements-runtime.lock
-	$(COMPILE) pyproject.toml -c requirements.lock --extra gpu \
+	$(COMPILE) pyproject.toml -c requirements.lock --extra traces -o requirements-runtime.lock
+	$(COMPILE) pyproject.toml -c requirements.lock --extra traces --extra gpu \
 	  --override deploy/docker/gpu-overrides.txt -o deploy/docker/requirements-gpu.lock
 	$(COMPILE) deploy/docker/build.txt -c requirements.lock -o deploy/docker/requirements-build.lock
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,7 +80,14 @@ class Proxy:
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        for _ in range(50):
+            # A client that connects again and again may have been given the port for its own end.
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                break
+            time.sleep(LOOK_EVERY_S)
+        else:
+            listener.bind(("127.0.0.1", port))
         listener.listen(128)
         listener.settimeout(LOOK_EVERY_S)
         return listener

@@ -36,9 +36,11 @@ class Log:
         """Something that a job or the stack could not get over."""
         self._say(logging.ERROR, event, fields)
 
-    def exception(self, event: str, **fields: Value) -> None:
-        """As `error`, with the traceback of the exception being handled."""
-        self._logger.error(event, exc_info=True, extra={"fields": {**self._fields, **fields}})
+    def exception(self, event: str, error: Exception | None = None, **fields: Value) -> None:
+        """As `error`, with the traceback of `error`, or of the exception being handled."""
+        self._logger.error(
+            event, exc_info=error or True, extra={"fields": {**self._fields, **fields}}
+        )
 
     def _say(self, level: int, event: str, fields: dict[str, Value]) -> None:
         self._logger.log(level, event, extra={"fields": {**self._fields, **fields}})

@@ -374,8 +374,8 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="Flower is not started without: it can end workers."
     )
     result_links: bool = Field(
-        default=True, description="Downloads of results go to the object store by a link, "
-        "where it gives links. Off: all pass through the API, for stores that clients can't reach."
+        default=True, description="Downloads of results go to the object store by a link, where "
+        "it gives links. Off: all pass through the API, for stores that clients can't reach."
     )  # fmt: skip
     submit_queues: tuple[str, ...] = Field(
         default=("dualface", "celery"),

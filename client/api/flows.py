@@ -386,7 +386,8 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
 
 def _parsed(model: type[M], response: httpx.Response) -> M:
     try:
-        return model.model_validate_json(response.content)
+        # Fields that a newer service has added are passed over.
+        return model.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
         raise unreadable(f"{model.__name__}, {error.error_count()} fields") from error
 

@@ -60,7 +60,7 @@ class Reader:
 
 def _told(fields: dict[str, str]) -> Told:
     try:
-        event = JobEvent.model_validate_json(fields["data"])
+        event = JobEvent.model_validate_json(fields["data"], extra="ignore")
     except ValidationError as error:
         raise unreadable("an event") from error
     return Told(fields.get("id", ""), fields.get("event", "message"), event)

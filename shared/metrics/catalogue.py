@@ -183,8 +183,8 @@ GIVEN_UP = Metric(
 SOURCES_FAILED = Metric(
     "dualface_sources_failed_total", "counter", "sources", _PIPELINE,
     "Sources that failed since no decoder got through several of their segments.",
-    "One: keep the file and look at it, it ends decoders. Several at once: a decoder, its driver or "
-    "its memory.",
+    "One: keep the file and look at it, it ends decoders. Several at once: a decoder, its driver "
+    "or its memory.",
     (), zero=True,
 )  # fmt: skip
 

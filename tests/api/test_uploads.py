@@ -106,8 +106,9 @@ def test_a_large_upload_is_never_whole_in_memory(api: Served) -> None:
     assert (job.status_code, job.json()["id"]) == (201, upload["id"])
     assert job.json()["name"] == "long.mp4"
     again = client.post("/v1/jobs", json={"source": upload["source"], "crf": 21})
-    assert again.status_code == 404  # it is a job now, and found as one
-    assert client.get(f"/v1/jobs/{upload['id']}").status_code == 200
+    assert (again.status_code, again.json()["id"]) == (200, upload["id"])
+    other = client.post("/v1/jobs", json={"source": upload["source"], "crf": 30})
+    assert (other.status_code, code_of(other)) == (409, "conflict")
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -220,7 +220,12 @@ def _spec_of_form(form: Form) -> JobSpec:
 def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec]:
     """Id and spec of a job whose source is a reference. Raises PermanentError."""
     if spec.source.startswith(REFERENCE):
-        upload = service.uploads.find(spec.source.removeprefix(REFERENCE), key.owner)
+        upload_id = spec.source.removeprefix(REFERENCE)
+        there = service.ledger.view(upload_id)
+        if there is not None and there.owner == key.owner:  # it is a job already
+            given = {"source": there.spec.source, "name": spec.name or there.spec.name}
+            return upload_id, spec.model_copy(update=given)
+        upload = service.uploads.find(upload_id, key.owner)
         if not upload.stored:
             raise PermanentError(ErrorCode.CONFLICT, "The upload is not complete yet.")
         return upload.id, spec.model_copy(

@@ -164,6 +164,6 @@ def add_handlers(app: FastAPI, log: Log) -> None:
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.exception("unexpected error", method=request.method, path=request.url.path)
+        log.exception("unexpected error", error, method=request.method, path=request.url.path)
         detail = f"An error of the service's own ({type(error).__name__}); its log says more."
         return answer(500, ErrorCode.INTERNAL.value, detail)
