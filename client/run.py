@@ -260,6 +260,13 @@ def interruptible() -> Iterator[Sequence[int]]:
     before = [signal.signal(kind, stop) for kind in kinds]
     try:
         yield stopped
+    except InterruptedRunError:
+        raise
+    except Exception as error:
+        # Libraries in C take an exception out of a callback for a failure of their own.
+        if stopped:
+            raise InterruptedRunError(stopped[0]) from error
+        raise
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, signal.SIG_IGN if stopped else handler)

@@ -305,8 +305,8 @@ class Settings(BaseSettings):
     failed_segments: int = Field(
         default=3,
         ge=0,
-        description="Segments of one source that no decoder gets through, until its job fails: each "
-        "has cost several processes. 0: only `replaced_share` counts.",
+        description="Segments of one source that no decoder gets through, until its job fails: "
+        "each has cost several processes. 0: only `replaced_share` counts.",
     )
     attempts: int = Field(default=4, ge=1, description="Tries of one piece of work, in all.")
     retention_s: int = Field(

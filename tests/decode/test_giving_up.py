@@ -57,7 +57,7 @@ def test_a_source_with_three_segments_that_no_decoder_gets_through_fails(
     fail(made)
     fail(made)
     assert made.ledger.is_live("j")
-    with pytest.raises(PermanentError, match="3 segments.*from 0.00 s") as failure:
+    with pytest.raises(PermanentError, match=r"3 segments.*from 0\.00 s") as failure:
         fail(made)
     assert failure.value.code is ErrorCode.FRAMES_FAILED
 
