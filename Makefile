@@ -48,7 +48,7 @@ format: setup  ## Format the code
 	$(BIN)/ruff check --fix .
 
 # Programs that some tests drive, and the Debian packages that bring them.
-TOOLS := chromium:chromium promtool:prometheus openssl:openssl cc:gcc
+TOOLS := curl:curl chromium:chromium promtool:prometheus openssl:openssl cc:gcc
 
 tools:  ## What some tests drive beside Python packages, installed where that can be done
 	@missing=""; \
@@ -64,7 +64,7 @@ tools:  ## What some tests drive beside Python packages, installed where that ca
 	echo "Not here:$$missing. Tests that need them are skipped; on Debian: apt-get install$$missing"
 
 test: setup tools  ## The whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: setup  ## Speed against one ffmpeg process, in the same run
 	$(BIN)/python -m benchmarks.two_cores $(if $(INPUT),--input "$(INPUT)") $(ARGS)

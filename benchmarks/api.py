@@ -24,6 +24,7 @@ import httpx
 
 from chaos.cluster import Cluster
 from shared.jobs import JobSpec
+from shared.keys import Keys, Role
 from shared.ledger import JobResult
 from tests.system.runs import home_in
 from tests.videos import VideoSpec, make_video
@@ -62,20 +63,26 @@ def load(url: str, key: str, path: str, args: argparse.Namespace, more: str = ""
     )
 
 
-def heard(url: str, key: str, job: str) -> list[float]:
-    """Seconds from each change of the job to its arrival here, for EVENTS_S."""
+def heard(cluster: Cluster, url: str, key: str) -> list[float]:
+    """Seconds from each change of the busy jobs to its arrival here, for EVENTS_S."""
     delays: list[float] = []
     until = time.monotonic() + EVENTS_S
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.stream("GET", f"{url}/v1/jobs/{job}/events", headers=headers, timeout=60) as answer:
+    while time.monotonic() < until:
+        job = next((j for j in cluster.ledger.open(0, 1000) if j.startswith("busy")), None)
+        if job is None:
+            time.sleep(0.1)
+            continue
         fresh = time.time()
-        for line in answer.iter_lines():
-            if line.startswith("id: "):
-                at = int(line.removeprefix("id: ").partition("-")[0]) / 1000
-                if at > fresh:
-                    delays.append(time.time() - at)
-            if time.monotonic() > until:
-                break
+        path = f"{url}/v1/jobs/{job}/events"
+        with httpx.stream("GET", path, headers=headers, timeout=60) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("id: "):
+                    at = int(line.removeprefix("id: ").partition("-")[0]) / 1000
+                    if at > fresh:
+                        delays.append(time.time() - at)
+                if time.monotonic() > until:
+                    break
     return delays
 
 
@@ -105,7 +112,11 @@ def main() -> None:
             cluster.start()
             fill(cluster, args.jobs)
             facts = json.loads((home.state / "stack.json").read_text())
-            url, key = str(facts["api_url"]), str(facts["api_key"])
+            url = str(facts["api_url"])
+            # The limits of a key are not what is measured.
+            _, key = Keys(cluster.redis).add(
+                "local", (Role.ADMIN,), per_minute=10_000_000, most_live=0
+            )
             ended = threading.Event()
             busy = threading.Thread(target=keep_busy, args=(cluster, video, ended))
             busy.start()
@@ -117,8 +128,7 @@ def main() -> None:
                 ("submit", "/v1/jobs", POST),
             ):
                 print(f"{name:20} {load(url, key, path, args, more)}", flush=True)
-            running = cluster.ledger.listed(None, "running").jobs[0]
-            delays = [1000 * delay for delay in heard(url, key, running)]
+            delays = [1000 * delay for delay in heard(cluster, url, key)]
             ended.set()
             busy.join()
             cluster.kill()

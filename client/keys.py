@@ -25,11 +25,14 @@ def add_command(
     """Make a key; its secret can't be shown again."""
     found = tuple(dict.fromkeys(_role(role) for role in roles))
     redis, _ = reach(settings)
-    key, secret = Keys(redis).add(owner, found, per_minute=per_minute, most_live=most_live)
+    keys = Keys(redis)
+    key, secret = keys.add(owner, found, per_minute=per_minute, most_live=most_live)
+    signer = keys.of_owner(owner) or key
     out = Out(as_json=as_json)
     if as_json:
-        out.line({**_shown(key), "secret": secret})
+        out.line({**_shown(key), "secret": secret, "webhook_secret": signer.webhook_secret})
         return 0
+    out.note(f"Webhooks for {key.owner} are signed with {signer.webhook_secret}")
     out.note(f"Key {key.id} of {key.owner} ({_roles(key)}). It is shown this once:")
     print(secret)
     return 0

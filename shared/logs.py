@@ -8,9 +8,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 Value = str | int | float | bool | None
+
+_AROUND: ContextVar[Mapping[str, Value]] = ContextVar("around")
+"""What this thread works on just now; a thread that it starts does not inherit it."""
+
+
+@contextmanager
+def working_on(**fields: Value) -> Iterator[None]:
+    """Add fields to every line that this thread logs meanwhile, whoever writes it."""
+    token = _AROUND.set({**_AROUND.get({}), **fields})
+    try:
+        yield
+    finally:
+        _AROUND.reset(token)
 
 
 class Log:
@@ -53,6 +69,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,
+            **_AROUND.get({}),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:

@@ -9,6 +9,7 @@ import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -191,6 +192,14 @@ class Settings(BaseSettings):
         default=None, ge=1, description="VRAM per GPU that may be used; the metric is a share of "
         "it. Default: all of it."
     )  # fmt: skip
+    traces_endpoint: str = Field(
+        default="", description="`http(s)://HOST:PORT` of a collector that takes OTLP by HTTP: one "
+        "trace per job goes there. Empty: none."
+    )  # fmt: skip
+    traces_share: float = Field(
+        default=1.0, ge=0, le=1, description="Of jobs that are traced; a job is some hundred spans "
+        "per minute of video."
+    )  # fmt: skip
     drills: tuple[Drill, ...] = Field(
         default=(), description="Faults on purpose, as a JSON list, for rehearsals and tests."
     )
@@ -235,6 +244,11 @@ class Settings(BaseSettings):
     )  # fmt: skip
     encode_threads: int = Field(default=1, ge=1, description="Threads of one software encoder.")
     detect_every: int = Field(default=5, ge=1, description="Frames per detection; 1: every one.")
+
+    worker_nice: int = Field(
+        default=5, ge=0, le=19, description="How far the processes that work on frames stand back "
+        "for those that answer: API, coordinator, Redis, and whoever sits at the machine."
+    )  # fmt: skip
 
     heartbeat_s: float = Field(default=1.0, gt=0, description="Between two signs of life.")
     dead_after_s: float = Field(
@@ -396,6 +410,14 @@ class Settings(BaseSettings):
     def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         host_rules(entries)
         return entries
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        parts = urlsplit(address)
+        if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("it has to be http(s)://HOST:PORT")
+        return address
 
     @classmethod
     def load(cls) -> Settings:

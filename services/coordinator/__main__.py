@@ -32,6 +32,7 @@ from shared.redisdb import RedisError, connect
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage import open_store
+from shared.traces import open_traces
 from shared.workers import Heartbeat
 
 TICK_S = 1.0
@@ -62,7 +63,8 @@ def main(settings: Settings) -> NoReturn:
     )
     dispatcher = Dispatcher(runtime)
     recovery = Recovery(runtime, dispatcher)
-    closing = Closing(runtime, Telling(runtime.ledger, app))
+    traces = open_traces(settings, "coordinator")
+    closing = Closing(runtime, Telling(runtime.ledger, app), traces=traces)
     requests = Requests(runtime, TaskResults(app))
     consumer = RequestConsumer(app, settings.submit_queues, requests.handle, DeadLetters(redis))
     # A daemon: what it has taken and not acknowledged comes to its successor.
@@ -81,6 +83,7 @@ def main(settings: Settings) -> NoReturn:
             _step(dispatcher, recovery, closing, sampler, runtime)
     finally:
         beat.stop()
+        traces.close()
 
 
 def _step(

@@ -21,6 +21,7 @@ from shared.logs import Log
 from shared.metrics.catalogue import JOB_RATE, JOB_SECONDS, JOBS_ENDED
 from shared.names import JOBS, job_folder
 from shared.runtime import Runtime
+from shared.traces import Traces
 from shared.uploads import Uploads
 
 CLEANED_AT_ONCE = 16
@@ -69,10 +70,12 @@ class Closing:
         runtime: Runtime,
         telling: Telling,
         clock: Callable[[], float] = time.monotonic,
+        traces: Traces | None = None,
     ) -> None:
         """`clock`: seconds, monotonic."""
         self._runtime = runtime
         self._telling = telling
+        self._traces = traces or Traces("coordinator")
         self._clock = clock
         self._told_s = -TELL_EVERY_S
         self._pause = StorePause(clock)
@@ -103,6 +106,8 @@ class Closing:
             self._telling.tell(view)
         if view is not None and not view.state.ended:
             return  # submitted again meanwhile
+        if view is not None:
+            self._traces.job_ended(view)
         for flight in self._runtime.ledger.flights(job):
             self._runtime.release(flight.message.slot)
         if self._pause.lasts():
@@ -125,6 +130,7 @@ class Closing:
                 store.delete(prefix)
         if self._runtime.ledger.cleaned(job) and view is not None:
             self._measure(view)
+        self._traces.job_cleaned(job)
         self._log.info("job ended", job=job, state=view.state.value if view else "gone")
 
     def _measure(self, view: JobView) -> None:

@@ -35,7 +35,7 @@ from shared.giving_up import give_up_batch
 from shared.guard import Guard
 from shared.health.vitals import Vitals, serve_health
 from shared.ledger import Ledger
-from shared.logs import Log, configure_logs
+from shared.logs import Log, configure_logs, working_on
 from shared.messages import BatchMessage, Message, UnknownVersionError, parse, read_batch
 from shared.metrics import Meter, open_meter
 from shared.metrics.catalogue import REDIS_ERRORS, REFUSED, TASK_SECONDS, TASKS_DONE
@@ -48,6 +48,7 @@ from shared.redisdb import Connection, RedisError, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage import open_store
+from shared.traces import Traces, open_traces, place_of, watched, watched_meter
 from shared.workers import Heartbeat
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class StageWorker:
         self._guard = Guard(settings.stall_s, lambda: self._draining[0] != 0)
         self._driller: Driller | None = None
         self._meter = Meter(stage)
+        self._traces = Traces(stage)
         self._vitals = Vitals("loop", "fetch", "children", patience_s=settings.health_patience_s)
         self._health: HealthServer | None = None
         self._log = Log(stage=stage)
@@ -123,7 +125,8 @@ class StageWorker:
             except PermanentError as error:
                 self._bury(name, queue, json.dumps(body), error.message)
                 return
-            self._settle(runtime, name, queue, message, lambda: work(runtime, message))
+            with working_on(**self._facts(name, message)):
+                self._settle(runtime, name, queue, message, lambda: work(runtime, message))
 
         self.app.task(run, name=name)
 
@@ -133,7 +136,8 @@ class StageWorker:
         SIGTERM drains: what is at work is finished or handed back, then the worker ends with 0.
         """
         configure_logs(self.settings.log_level)
-        self._meter = open_meter(self.settings, self.stage)
+        self._traces = open_traces(self.settings, self.stage)
+        self._meter = watched_meter(open_meter(self.settings, self.stage), self._traces)
         try:
             self._health = serve_health(self.settings, self._vitals)
         except PermanentError as error:
@@ -187,6 +191,7 @@ class StageWorker:
 
     def _start_child(self, **_: object) -> None:
         die_with_parent(signal.SIGKILL)
+        os.nice(self.settings.worker_nice)
         if self._health is not None:
             self._health.let_go()
         self._child()
@@ -196,6 +201,7 @@ class StageWorker:
             self._runtime.sessions.close()
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        self._traces.close()
 
     def _child(self) -> Runtime:
         if self._runtime is None:
@@ -214,6 +220,7 @@ class StageWorker:
                 self._guard,
                 self._meter,
             )
+            runtime = watched(runtime, self._traces)
             if settings.drills:
                 self._driller = Driller(settings.drills, self.stage, partial(_count, redis))
                 self._guard.on_step = self._driller.step
@@ -285,8 +292,7 @@ class StageWorker:
         work: Callable[[], None],
     ) -> None:
         """Run `work`: permanent errors end the job, temporary and unknown ones repeat the task."""
-        job = message.job
-        log = self._log.bind(task=task, job=job, item=message.item)
+        job, log = message.job, self._log
         started, began_s, outcome = time.process_time(), time.monotonic(), "done"
         self._guard.begin()
         self._job = job
@@ -294,7 +300,8 @@ class StageWorker:
         if self._driller is not None:
             self._driller.begin(message.item)
         try:
-            work()
+            with self._traces.work(task, message):
+                work()
         except WorkOverError:
             outcome = "over"
             log.info("put down: the job has ended")
@@ -329,6 +336,12 @@ class StageWorker:
         spent_ms = (time.process_time() - started) * 1000
         with suppress(TemporaryError):
             runtime.ledger.add(job, **{f"cpu_ms_{self.stage}": round(spent_ms, 1)})
+
+    def _facts(self, task: str, message: Message) -> dict[str, str | int]:
+        """What every line in the log says while a message is worked on."""
+        facts: dict[str, str | int] = {"task": task, "job": message.job, "item": message.item}
+        trace = self._traces.id_of(message.job)
+        return facts | place_of(message) | ({"trace": trace} if trace else {})
 
     def _look_around(self) -> None:
         """While a stage waits for the store: it gets on, unless its job has ended."""
