@@ -157,9 +157,13 @@ def fold(folder: Path) -> None:
         if dead:
             newest = _write_archive(folder, newest, dead)
             done = dead
+        gone = folder / "old"
         for old in _archives(folder):
             if old != newest:
-                shutil.rmtree(old, ignore_errors=True)
+                # Away at once: readers must not take what is left of it for all.
+                shutil.rmtree(gone, ignore_errors=True)
+                old.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         for name in done:
             for path in folder.glob(f"*_{name}.*"):
                 path.unlink(missing_ok=True)

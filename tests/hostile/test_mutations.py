@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from collections import Counter
@@ -58,6 +59,7 @@ def test_a_crash_costs_one_child_and_is_told(
 def _dies(path: Path, folder: Path) -> str:
     assert path.exists()
     assert folder.is_dir()
+    faulthandler.disable()  # its words would stand among those of the tests
     os.kill(os.getpid(), signal.SIGSEGV)
     return "ok"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from typing import Any
 
 from celery import signals
@@ -38,8 +39,15 @@ def prepare(sender: Any, **_: object) -> None:
     def remember(*_: object) -> None:
         sender.connection.transport.cycle.add(sender.task_consumer.channel)
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, [GO_ON])
-    signal.signal(STAND_STILL, lambda *_: signal.sigwait([GO_ON]))
+    told: list[int] = []
+
+    def stand_still(*_: object) -> None:
+        told.clear()
+        while not told:
+            time.sleep(0.02)  # the handler of GO_ON runs in between
+
+    signal.signal(STAND_STILL, stand_still)
+    signal.signal(GO_ON, lambda number, _: told.append(number))
     signal.signal(FORGET, forget)
     signal.signal(REMEMBER, remember)
 

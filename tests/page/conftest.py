@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from tests.api.conftest import EVERYTHING, Served, api, settings
-from tests.page.browsing import CHROMIUM, browsing
+from tests.browser import chromium
 from tests.videos import VideoSpec, make_video
 
 __all__ = ["api", "settings"]
@@ -67,9 +67,7 @@ class Visitor:
 def browser() -> Iterator[Browser]:
     """One for all tests here. Not for the session: while it runs, this thread has an event loop,
     which other tests may want to have for themselves."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here (Debian's package `chromium`)")
-    with browsing() as made:
+    with chromium() as made:
         yield made
 
 

@@ -19,7 +19,7 @@ from services.coordinator.api.app import make_service
 from shared.errors import ErrorCode
 from shared.settings import Settings
 from tests.api.conftest import EVERYTHING, Served, served
-from tests.page.browsing import browsing
+from tests.browser import chromium
 from tests.page.driving import Driver
 from tests.servers import redis_server
 from tests.videos import VideoSpec, make_video
@@ -74,7 +74,7 @@ def main(folder: Path, video: Path | None) -> None:
         source = video or make_video(
             Path(scratch, "drawn.mp4"), VideoSpec(size=(640, 360), frames=100, audio="aac")
         )
-        with served(make_service(settings)) as api, browsing() as browser:
+        with served(make_service(settings)) as api, chromium() as browser:
             _, key = api.service.keys.add("ann", EVERYTHING)
             body, picture = source.read_bytes(), first_picture(source)
             take_all(Studio(api, browser, folder, key, body, picture))
