@@ -30,6 +30,7 @@ from shared.arena.__main__ import budget_bytes
 from shared.arena.posix import check_space, remove_leftovers
 from shared.errors import DualfaceError, ErrorCode, PermanentError
 from shared.keys import Keys, Role
+from shared.logs import Log
 from shared.redisdb import Connection, RedisError, connect, explained
 from shared.settings import Settings
 from shared.storage import check_store, clear_scratch
@@ -39,6 +40,8 @@ STAGES = ("decode", "infer", "compose", "encode")
 SERVER_PATIENCE_S = 15.0
 START_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 4.0
+FULL_PATIENCE_S = 3600.0
+"""For somebody to free some space, with a service that others use."""
 PORTS_TRIED = 20
 OWN = "local"
 """Owner of the jobs that this machine's user submits to the API."""
@@ -62,6 +65,10 @@ class Stack:
         self._workers = workers
         self.api_url = ""
         self.api_key = ""
+        self.for_others = False
+        """A service: it stays through what a single command would end with."""
+        self._full_since: float | None = None
+        self._log = Log(stage="stack")
         self.redis: Connection = connect(settings.redis_url)
 
     @property
@@ -71,19 +78,30 @@ class Stack:
 
     def watch(self) -> None:
         """Restart what died; call it every now and then. Raises DualfaceError on a lost cause, and
-        when Redis has no space left: then nobody can write down what is wrong with a job."""
-        for child in self._children():
-            child.watch()
+        when Redis has had no space for too long: then nobody can write down what is wrong with a
+        job. Who runs one command hears of it at once, a service waits for somebody to see to it."""
         try:
             self.redis.ping()
+            self._full_since = None
         except RedisError as error:
             if explained(error).code is ErrorCode.NO_SPACE:
-                raise DualfaceError(
-                    ErrorCode.NO_SPACE,
-                    f"The disk of {self.settings.state_dir} is full; free some space and run the "
-                    "same command again.",
-                ) from error
-            # Anything else passes, or its process ends and is restarted at the next look.
+                self._full(error)
+                return  # Celery's processes end over it: they are started again when there is some
+            # Anything else passes, or its process has ended and is started again now.
+        for child in self._children():
+            child.watch()
+
+    def _full(self, error: RedisError) -> None:
+        now, folder = time.monotonic(), self.settings.state_dir
+        if self._full_since is None:
+            self._full_since = now
+            if self.for_others:
+                self._log.error(f"The disk of {folder} is full; nothing goes on until it is not.")
+        if now - self._full_since >= (FULL_PATIENCE_S if self.for_others else 0):
+            raise DualfaceError(
+                ErrorCode.NO_SPACE,
+                f"The disk of {folder} is full; free some space and run the same command again.",
+            ) from error
 
     def halt(self) -> None:
         """End the stage workers at once: nobody writes into the store any more."""
@@ -215,6 +233,7 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
             stack._workers.extend(_workers(settings, logs))
             for child in stack._workers:
                 child.start()
+            stack.for_others = for_others
             if for_others:
                 stack._serve(logs)
                 _invite(stack)
