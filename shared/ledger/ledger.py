@@ -45,6 +45,12 @@ INDEX = "df:index:"
 WAKE = "df:wake"
 GRACE_S = 86400
 """How much longer than asked for a record stays when no coordinator is there to bury it."""
+SHOWN = (
+    "state", "spec", "owner", "submitted_ms", "started_ms", "ended_ms", "code", "message",
+    "result", "frames_expected", *(f"frames_{stage}" for stage in STAGES),
+    *(f"cpu_ms_{stage}" for stage in STAGES), *(f"engine_{stage}" for stage in STAGES),
+)  # fmt: skip
+"""Fields of a job's record that people see: half of them, for a list of many."""
 EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
 RATE_EVENTS = 24
 """Chunks that the rate is taken over: some seconds' worth."""
@@ -134,11 +140,15 @@ class Ledger:
         """Those of `jobs` that are known, as people see them; one round trip."""
         pipeline = self._redis.pipeline(transaction=False)
         for job in jobs:
-            pipeline.hgetall(_key(job))
+            pipeline.hmget(_key(job), SHOWN)
             pipeline.hvals(f"{_key(job)}:losses")
         found = pipeline.execute() if jobs else []
-        rows = zip(jobs, found[::2], found[1::2], strict=True)
-        return [_view(job, row, lost) for job, row, lost in rows if "state" in row]
+        views = []
+        for job, values, lost in zip(jobs, found[::2], found[1::2], strict=True):
+            row = {name: str(v) for name, v in zip(SHOWN, values, strict=True) if v is not None}
+            if "state" in row:
+                views.append(_view(job, row, lost))
+        return views
 
     def finish(self, job: str, result: JobResult) -> bool:
         """The job succeeded. False when it had ended before."""
