@@ -5,11 +5,14 @@ The same models serve the command line, the queue, the ledger and (later) REST.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import ErrorCode, PermanentError
 
 Ratio = tuple[int, int]
 """An exact fraction (numerator, denominator); JSON keeps it as two integers."""
@@ -94,6 +97,21 @@ class JobSpec(Model):
         pattern=r"^https?://[^\s]+$",
         description="address that is told when the job has ended, signed with the key's secret",
     )
+
+
+def read_spec(given: str | bytes | Mapping[str, object]) -> JobSpec:
+    """A request as somebody sent it, JSON or what was made of it.
+
+    Raises PermanentError BAD_OPTION naming the first thing wrong.
+    """
+    try:
+        if isinstance(given, str | bytes):
+            return JobSpec.model_validate_json(given)
+        return JobSpec.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "spec"
+        raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
 
 
 class ColorTags(Model):

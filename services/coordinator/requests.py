@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
-from shared.jobs import JobSpec
+from shared.jobs import read_spec
 from shared.logs import Log
 from shared.names import job_folder
 from shared.queues import CANCEL, TaskResults
@@ -49,12 +47,7 @@ class Requests:
             raise PermanentError(
                 ErrorCode.BAD_OPTION, "The task's id is to be of letters, digits, '-', '_'."
             )
-        try:
-            spec = JobSpec.model_validate(arguments)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
+        spec = read_spec(arguments)
         if spec.source.startswith(REFERENCE):
             raise PermanentError(
                 ErrorCode.BAD_OPTION, "source: an upload becomes a job through the API only."

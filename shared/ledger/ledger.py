@@ -512,8 +512,7 @@ class Ledger:
         `state`: a JobState, `live` (not ended) or `any`. Jobs that appear or change state meanwhile
         neither shift pages nor show up twice. Raises ValueError for a cursor that is none.
         """
-        scope = "all" if owner is None else f"of:{owner}"
-        key = f"{INDEX}list:{scope}:{state}"
+        scope, key = _list(owner, state)
         since, after = _position(cursor)
         found: list[tuple[str, float]] = []
         skipped = 0
@@ -535,8 +534,7 @@ class Ledger:
 
     def count(self, owner: str | None, state: str = "any") -> int:
         """How many jobs `listed` would give in all."""
-        scope = "all" if owner is None else f"of:{owner}"
-        return int(self._redis.zcard(f"{INDEX}list:{scope}:{state}"))
+        return int(self._redis.zcard(_list(owner, state)[1]))
 
     def _unlist(self, scope: str, state: str, jobs: Sequence[str]) -> None:
         """Of a page that was read: records expire where no coordinator buries them."""
@@ -634,6 +632,12 @@ def _event(name: object, row: Mapping[Any, Any] | None) -> Event:
 
 def _moment(text: str | None) -> int | None:
     return int(float(text)) if text else None
+
+
+def _list(owner: str | None, state: str) -> tuple[str, str]:
+    """Scope and key of a list of jobs; `owner` None: of all."""
+    scope = "all" if owner is None else f"of:{owner}"
+    return scope, f"{INDEX}list:{scope}:{state}"
 
 
 def _position(cursor: str | None) -> tuple[float | str, tuple[float, str] | None]:

@@ -8,7 +8,6 @@ import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from services.coordinator.api.access import Reader, Submitter
@@ -16,7 +15,7 @@ from services.coordinator.api.problems import EVERYWHERE, Responses, responses
 from services.coordinator.api.receiving import Form, receive_form
 from services.coordinator.api.service import Served, Service
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import JobSpec, JobState
+from shared.jobs import JobSpec, JobState, read_spec
 from shared.keys import ApiKey, Role
 from shared.references import check_reference, check_webhook
 from shared.rest import Job, JobPage, job_of
@@ -108,7 +107,7 @@ async def submit(
             raise
     elif kind == "application/json":
         text = await _body(request)
-        spec = _spec(text)
+        spec = read_spec(text)
         job, spec = await run_in_threadpool(_resolve, service, key, job, spec)
     else:
         raise PermanentError(
@@ -195,15 +194,6 @@ async def _body(request: Request) -> bytes:
     return text
 
 
-def _spec(text: bytes | str) -> JobSpec:
-    try:
-        return JobSpec.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "spec"
-        raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
-
-
 def _spec_of_form(form: Form) -> JobSpec:
     """The spec of an upload: what the form said, with the source it brought."""
     try:
@@ -214,7 +204,7 @@ def _spec_of_form(form: Form) -> JobSpec:
         raise PermanentError(
             ErrorCode.BAD_OPTION, "spec: give an object without `source`, which is the file."
         )
-    return _spec(json.dumps({"name": form.name, **given, "source": form.key}))
+    return read_spec(json.dumps({"name": form.name, **given, "source": form.key}))
 
 
 def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec]:
