@@ -131,10 +131,7 @@ class Stack:
         self.settings = self.settings.model_copy(update={"api_port": port})
         self.api_url = f"http://{_host_for_url(self.settings.api_host)}:{port}"
         self.api_key = _own_key(self.settings.state_dir, Keys(self.redis))
-        module = Module("services.coordinator.api.__main__", self.settings, signal.SIGTERM)
-        child = Child("api", logs / "api.log", module)
-        child.start()
-        self._workers.append(child)
+        self._add("api", "services.coordinator.api.__main__", logs)
 
     def serve_flower(self) -> None:
         """Start Flower; its password is in `settings`, a new one where nobody has set any."""
@@ -142,9 +139,11 @@ class Stack:
         if not self.settings.flower_password.get_secret_value():
             changed["flower_password"] = SecretStr(secrets.token_urlsafe(12))
         self.settings = self.settings.model_copy(update=changed)
-        log = self.settings.state_dir / "logs" / "flower.log"
-        module = Module("shared.queues.flower", self.settings, signal.SIGTERM)
-        child = Child("flower", log, module)
+        self._add("flower", "shared.queues.flower", self.settings.state_dir / "logs")
+
+    def _add(self, name: str, module: str, logs: Path) -> None:
+        """Start one more process, which is told to stop rather than killed."""
+        child = Child(name, logs / f"{name}.log", Module(module, self.settings, signal.SIGTERM))
         child.start()
         self._workers.append(child)
 
