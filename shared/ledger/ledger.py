@@ -51,6 +51,9 @@ SHOWN = (
     *(f"cpu_ms_{stage}" for stage in STAGES), *(f"engine_{stage}" for stage in STAGES),
 )  # fmt: skip
 """Fields of a job's record that people see: half of them, for a list of many."""
+MARKS = ("state", "ended_ms", "cpu_ms_encode")
+"""The last thing that changes of a job that has ended is what joining its chunks cost."""
+ENDED_STATES = frozenset(state.value for state in JobState if state.ended)
 EVENT_ID = re.compile(r"\d{1,19}-\d{1,19}")
 RATE_EVENTS = 24
 """Chunks that the rate is taken over: some seconds' worth."""
@@ -149,6 +152,15 @@ class Ledger:
             if "state" in row:
                 views.append(_view(job, row, lost))
         return views
+
+    def marks(self, jobs: Sequence[str]) -> list[str]:
+        """What tells whether a job that has ended still looks as it did, "" for all others: cheaper
+        than its view. One round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job in jobs:
+            pipeline.hmget(_key(job), MARKS)
+        rows = pipeline.execute() if jobs else []
+        return [" ".join(map(str, row)) if row[0] in ENDED_STATES else "" for row in rows]
 
     def finish(self, job: str, result: JobResult) -> bool:
         """The job succeeded. False when it had ended before."""

@@ -105,6 +105,28 @@ def test_lists_are_newest_first_by_pages_and_states(api: Served) -> None:
     assert (bad.status_code, code_of(bad)) == (422, "bad_option")
 
 
+def test_a_list_shows_ended_jobs_as_they_are_now(api: Served) -> None:
+    def listed() -> dict[str, dict[str, object]]:
+        return {job["id"]: job for job in client.get("/v1/jobs").json()["jobs"]}
+
+    client, ledger = api.client(), api.service.ledger
+    for name in ("again", "gone", "spent"):
+        api.job(name)
+        ledger.fail(name, ErrorCode.TOO_DAMAGED, "Broken.")
+    assert [job["state"] for job in listed().values()] == ["failed"] * 3
+    for name in ("again", "gone"):
+        ledger.forget(name)  # what cleaning up after them ends with
+    ledger.submit("again", ledger.spec("again"), "ann")
+    ledger.drop("gone")
+    ledger.add("spent", cpu_ms_encode=1500.0)
+    now = listed()
+    assert list(now) == ["again", "spent"]
+    assert now["again"]["state"] == "queued"
+    assert now["spent"]["cpu_s"] == {"encode": 1.5}
+    for job, shown in now.items():
+        assert shown == client.get(f"/v1/jobs/{job}").json(), "the list says what the job says"
+
+
 def test_nobody_sees_or_touches_the_jobs_of_another_owner_but_admins(api: Served) -> None:
     job = api.finished("anns")
     bob, admin = api.client("bob"), api.client("root", (Role.ADMIN,))

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from services.coordinator.api import events, jobs, page, results, system, uploads
 from services.coordinator.api.access import Rates
 from services.coordinator.api.bell import Bell
+from services.coordinator.api.pages import Pages
 from services.coordinator.api.problems import Problem, add_handlers, answer, responses
 from services.coordinator.api.service import Service
 from shared.arena.registry import ArenaRegistry
@@ -51,11 +52,13 @@ def make_service(settings: Settings) -> Service:
     """Wire what the routes work with; does no I/O but for opening the store."""
     redis = connect(settings.redis_url)
     log = Log(stage="api")
+    ledger = Ledger(redis, settings.retention_s, settings.attempts)
     return Service(
         settings=settings,
         limits=SourceLimits.load(),
         redis=redis,
-        ledger=Ledger(redis, settings.retention_s, settings.attempts),
+        ledger=ledger,
+        pages=Pages(ledger),
         leases=Leases(redis, settings.lease_s),
         arenas=ArenaRegistry(redis),
         store=open_store(settings, patience_s=STORE_PATIENCE_S),

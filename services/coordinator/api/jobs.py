@@ -143,10 +143,9 @@ def listing(
         page = service.ledger.listed(whose, which, cursor or None, limit)
     except ValueError as error:
         raise PermanentError(ErrorCode.BAD_OPTION, f"cursor: {error}.") from error
-    views = service.ledger.views(page.jobs)
-    found = JobPage(jobs=[job_of(view) for view in views], next=page.cursor)
     # As it is: FastAPI would take the models apart and put them together again.
-    return Response(found.model_dump_json(), media_type="application/json")
+    found = service.pages.page(page.jobs, page.cursor)
+    return Response(found, media_type="application/json")
 
 
 @router.get("/{job_id}", response_model=Job, responses=responses(404))

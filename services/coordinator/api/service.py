@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from services.coordinator.api.bell import Bell
+from services.coordinator.api.pages import Pages
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode, PermanentError
 from shared.keys import ApiKey, Keys, Role
@@ -28,6 +29,7 @@ class Service:
     limits: SourceLimits
     redis: Connection
     ledger: Ledger
+    pages: Pages
     leases: Leases
     arenas: ArenaRegistry
     store: ObjectStore
