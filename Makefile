@@ -7,14 +7,22 @@ STAMP  := $(VENV)/.installed
 INPUT  ?=
 OUTPUT ?=
 ARGS   ?=
+NVCC   ?= nvcc
 
 SEED    ?= 1
 MINUTES ?= 2
 
-.PHONY: help setup run check format tools test bench chaos lock clean
+# On a machine with a GPU: packages of their own, as two builds of ONNX Runtime don't go together. An
+# interpreter that has everything may be named instead.
+GPU_VENV   ?= .venv-gpu
+GPU_PYTHON ?= $(GPU_VENV)/bin/python
+GPU_STAMP  := $(if $(filter $(GPU_VENV)/bin/python,$(GPU_PYTHON)),$(GPU_VENV)/.installed)
+NOW        := $(shell date -u +%Y-%m-%dT%H-%M-%SZ)
+
+.PHONY: help setup run check kernels format tools test bench chaos gpu-check gpu-bench lock clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: $(STAMP)  ## Install everything into .venv, from the lock file with hashes
 
@@ -37,18 +45,30 @@ else
 	@$(BIN)/dualface run "$(INPUT)" $(if $(OUTPUT),--output "$(OUTPUT)",--out out) $(ARGS)
 endif
 
-check: setup  ## Format, lint, types, import contracts
+check: setup  ## Format, lint, types, import contracts, CUDA kernels where there is nvcc
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory kernels
+
+# For one architecture of each generation that this nvcc knows, from Turing (7.5) on; the outcome is
+# thrown away.
+kernels:
+	@command -v $(NVCC) >/dev/null || { echo "No nvcc here: CUDA kernels not compiled"; exit 0; }; \
+	for each in $$($(NVCC) --list-gpu-arch | sed -nE 's/^compute_(75|[89]0|1[0-9]0)$$/\1/p'); do \
+	  code="$$code -gencode arch=compute_$$each,code=sm_$$each"; \
+	done; \
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT; \
+	find services shared -name '*.cu' -print0 | xargs -0 -r -n 1 -P "$$(nproc)" $(NVCC) -std=c++17 \
+	  -Werror all-warnings $$code -fatbin -odir "$$folder" && echo "CUDA kernels compile"
 
 format: setup  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 # Programs that some tests drive, and the Debian packages that bring them.
-TOOLS := curl:curl chromium:chromium promtool:prometheus openssl:openssl cc:gcc
+TOOLS := curl:curl chromium:chromium promtool:prometheus openssl:openssl cc:gcc g++:g++
 
 tools:  ## What some tests drive beside Python packages, installed where that can be done
 	@missing=""; \
@@ -72,6 +92,21 @@ bench: setup  ## Speed against one ffmpeg process, in the same run
 chaos: setup  ## Faults at random against a stack of its own; SEED, MINUTES
 	$(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
+gpu-check: $(GPU_STAMP)  ## On a machine with an NVIDIA GPU: what only a GPU can show
+	@mkdir -p out
+	@bash -o pipefail -c 'REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m gpu -p no:cacheprovider $(ARGS) \
+	  2>&1 | tee out/gpu-check-$(NOW).txt'
+
+gpu-bench: $(GPU_STAMP)  ## And how fast it is there: files in out/
+	@mkdir -p out
+	$(GPU_PYTHON) -m benchmarks.gpu --out out/gpu-bench-$(NOW) $(ARGS)
+
+$(GPU_VENV)/.installed: requirements-gpu.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-gpu.lock
+	$(GPU_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --quiet
 
@@ -82,7 +117,10 @@ lock: setup  ## Renew the lock files (no registry address gets into them)
 	$(COMPILE) pyproject.toml -c requirements.lock --extra traces -o requirements-runtime.lock
 	$(COMPILE) pyproject.toml -c requirements.lock --extra traces --extra gpu \
 	  --override deploy/docker/gpu-overrides.txt -o deploy/docker/requirements-gpu.lock
+	@# Of machines with a GPU: the same versions, CUDA's own libraries with them.
+	$(COMPILE) pyproject.toml -c requirements.lock --extra dev --extra gpu --extra cuda \
+	  --override deploy/docker/gpu-overrides.txt -o requirements-gpu.lock
 	$(COMPILE) deploy/docker/build.txt -c requirements.lock -o deploy/docker/requirements-build.lock
 
 clean:  ## Remove what setup made
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(GPU_VENV)

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from client.config import config_app
+from client.models import models_app
 from client.options import (
+    AnnotateOption,
     BitrateOption,
     CodecOption,
     CrfOption,
@@ -31,12 +34,12 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Detection models: list them, fetch them.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 dead_app = typer.Typer(
     help="Messages that no worker could read: list, show, requeue, drop.", no_args_is_help=True
 )
 app.add_typer(dead_app, name="dead")
+app.add_typer(config_app, name="config")
 
 
 @app.command()
@@ -53,6 +56,7 @@ def run(
     detector: DetectorOption = "auto",
     detect_every: DetectEveryOption = None,
     fps_limit: FpsLimitOption = None,
+    annotate: AnnotateOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Probe, plan and estimate; write nothing.")
     ] = False,
@@ -62,7 +66,9 @@ def run(
     from client.requests import Options
 
     options = Options(
-        layout, size, codec, crf, preset, detector, detect_every, fps_limit, bitrate=bitrate
+        *(layout, size, codec, crf, preset, detector, detect_every, fps_limit),
+        bitrate=bitrate,
+        annotate=annotate,
     )
     code = run_command(Settings.load(), inputs, output, out, options, dry_run=dry_run)
     raise typer.Exit(code)
@@ -79,6 +85,23 @@ def up(
 
 
 @app.command()
+def doctor(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only what starts no other process: under a second.")
+    ] = False,
+    as_json: JsonOption = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write the findings, as JSON, to this file.")
+    ] = None,
+) -> None:
+    """Look what of this machine works: packages, disks, Redis, store, GPUs. Exit code 1: problems."""
+    from client.doctor.command import doctor_command
+
+    code = doctor_command(Settings.load(), quick=quick, as_json=as_json, report_file=report)
+    raise typer.Exit(code)
+
+
+@app.command()
 def sample(
     path: Annotated[Path, typer.Argument(help="Where to write the video (.mp4).")],
     seconds: Annotated[float, typer.Option(min=1, max=600, help="Its length.")] = 12.0,
@@ -89,22 +112,6 @@ def sample(
     from client.commands import sample_command
 
     raise typer.Exit(sample_command(Settings.load(), path, seconds, size, seed))
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """Show the models that are known and where they lie."""
-    from client.commands import models_list_command
-
-    raise typer.Exit(models_list_command(Settings.load()))
-
-
-@models_app.command("pull")
-def models_pull(name: Annotated[str, typer.Argument(help="A model of `models list`.")]) -> None:
-    """Fetch a model, check it, keep it in the cache."""
-    from client.commands import models_pull_command
-
-    raise typer.Exit(models_pull_command(Settings.load(), name))
 
 
 LETTER = Annotated[str, typer.Argument(help="An id of `dead list`.")]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from client.estimate import estimate
 from client.progress import Display
@@ -18,7 +17,7 @@ from client.stack import running_stack
 from shared.arena.__main__ import budget_bytes
 from shared.errors import ErrorCode, PermanentError
 from shared.ledger import STAGES
-from shared.models import ENTRIES, choose, is_here, locate, pull
+from shared.models import choose, is_here, pull
 from shared.settings import MIB, Settings
 
 START_S = 3.0
@@ -111,25 +110,6 @@ def sample_command(settings: Settings, path: Path, seconds: float, size: str, se
     Console(soft_wrap=True, markup=False).print(
         f"{path}: {seconds:g} s of two people; ground truth in {path.with_suffix('.json')}"
     )
-    return 0
-
-
-def models_list_command(settings: Settings) -> int:
-    """A table of models."""
-    table = Table("model", "family", "licence", "where")
-    for entry in ENTRIES:
-        cache = settings.cache_dir / "models"
-        here = is_here(entry.name, cache, settings.model_folders)
-        where = str(locate(entry.name, cache, settings.model_folders)) if here else "not fetched"
-        table.add_row(entry.name, entry.family, entry.licence, where)
-    Console().print(table)
-    return 0
-
-
-def models_pull_command(settings: Settings, name: str) -> int:
-    """Fetch one model."""
-    path = pull(name, settings.cache_dir / "models", settings.model_folders)
-    Console(soft_wrap=True, markup=False).print(f"{name}: {path}")
     return 0
 
 

@@ -38,6 +38,9 @@ DetectEveryOption = Annotated[
 FpsLimitOption = Annotated[
     float | None, typer.Option(help="Drop frames beyond this many per second.")
 ]
+AnnotateOption = Annotated[
+    bool, typer.Option("--annotate", help="Draw a box around the face that each tile follows.")
+]
 PriorityOption = Annotated[int, typer.Option(min=0, max=9, help="Of other jobs: 9 is urgent.")]
 WebhookOption = Annotated[
     str | None, typer.Option(help="Address that is told when the job has ended.")

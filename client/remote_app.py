@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from client.options import (
+    AnnotateOption,
     BitrateOption,
     CodecOption,
     CrfOption,
@@ -84,6 +85,7 @@ def submit(
     detector: DetectorOption = "auto",
     detect_every: DetectEveryOption = None,
     fps_limit: FpsLimitOption = None,
+    annotate: AnnotateOption = False,
     priority: PriorityOption = 5,
     webhook: WebhookOption = None,
     as_json: JsonOption = False,
@@ -95,6 +97,8 @@ def submit(
         layout, size, codec, crf, bitrate, preset, detector, detect_every, fps_limit
     )
     options["priority"] = priority
+    if annotate:
+        options["annotate"] = True
     if webhook is not None:
         options["webhook"] = webhook
     wanted = Submission(videos, output, out, wait, idempotency_key, options)
@@ -121,6 +125,7 @@ def watch(
     detector: DetectorOption = "auto",
     detect_every: DetectEveryOption = None,
     fps_limit: FpsLimitOption = None,
+    annotate: AnnotateOption = False,
     priority: PriorityOption = 5,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,6 +140,8 @@ def watch(
         layout, size, codec, crf, bitrate, preset, detector, detect_every, fps_limit
     )
     options["priority"] = priority
+    if annotate:
+        options["annotate"] = True
     wishes = Wishes(folder, out, at_once, settle, retry_failed, options)
     raise typer.Exit(watch_command(wishes, as_json=as_json))
 

@@ -34,6 +34,7 @@ class Options:
     fps_limit: float | None = None
     priority: int = 5
     bitrate: int | None = None
+    annotate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ def _spec(path: Path, container: Container, options: Options, source: str) -> Jo
             detector=options.detector,
             detect_every=options.detect_every,
             fps_limit=options.fps_limit,
+            annotate=options.annotate,
             priority=options.priority,
         )
     except ValidationError as error:

@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,14 +21,15 @@ from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.request import urlopen
 
 from pydantic import SecretStr
 
 from client.children import Child, Module, Program, stop_all
+from client.gpus import places
 from shared.arena.__main__ import budget_bytes
-from shared.arena.posix import check_space, remove_leftovers
+from shared.arena.files import check_space, remove_leftovers
 from shared.errors import DualfaceError, ErrorCode, PermanentError
 from shared.keys import Keys, Role
 from shared.logs import Log
@@ -107,7 +109,7 @@ class Stack:
         """End the stage workers at once: nobody writes into the store any more."""
         if not self.joined:
             for child in self._workers:
-                if child.name in STAGES:
+                if _is_stage(child):
                     child.kill()
 
     def wait_until_consuming(self) -> None:
@@ -171,7 +173,7 @@ class Stack:
             self.redis.close()
             return
         self.halt()
-        others = [child for child in self._workers if child.name not in STAGES]
+        others = [child for child in self._workers if not _is_stage(child)]
         stop_all(others, STOP_PATIENCE_S)
         remove_leftovers(self.settings.shm_dir)
         clear_scratch(self.settings)
@@ -215,7 +217,11 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         return
     with _only_one(state):
         remove_leftovers(settings.shm_dir)
-        check_space(settings.shm_dir, budget_bytes(settings))
+        arenas, note = places(settings)
+        if note:
+            print(note, file=sys.stderr)
+        if not arenas[0].gpu_device:
+            check_space(settings.shm_dir, budget_bytes(settings))
         clear_scratch(settings)
         _clear_metrics(settings)
         check_store(settings)
@@ -225,11 +231,12 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         # One port is not for six processes; whoever asks for metrics of this host asks the API.
         update = {"redis_url": url or settings.redis_url, "http_port": 0}
         settings = settings.model_copy(update=update)
+        arenas = [each.model_copy(update=update) for each in arenas]
         stack = Stack(settings, server, [])
         try:
             if server is None:
                 _check_answers(stack.redis)
-            stack._workers.extend(_workers(settings, logs))
+            stack._workers.extend(_workers(settings, arenas, logs))
             for child in stack._workers:
                 child.start()
             stack.for_others = for_others
@@ -325,15 +332,22 @@ def _only_one(state: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _workers(settings: Settings, logs: Path) -> list[Child]:
-    modules = {"coordinator": "services.coordinator.__main__"}
-    modules |= {stage: f"services.{stage}.__main__" for stage in STAGES}
-    # The arena's owner is told to stop rather than killed: it has a file to remove.
-    arena = Module("shared.arena.__main__", settings, signal.SIGTERM)
-    return [Child("arena", logs / "arena.log", arena)] + [
-        Child(name, logs / f"{name}.log", Module(module, settings))
-        for name, module in modules.items()
-    ]
+def _workers(settings: Settings, arenas: list[Settings], logs: Path) -> list[Child]:
+    def child(name: str, module: str, its: Settings, **options: Any) -> Child:
+        return Child(name, logs / f"{name}.log", Module(f"{module}.__main__", its, **options))
+
+    made = [child("coordinator", "services.coordinator", settings)]
+    for its in arenas:
+        suffix = f"-{its.arena}" if len(arenas) > 1 else ""
+        # The arena's owner is told to stop rather than killed: it has a file to remove.
+        owner = child(f"arena{suffix}", "shared.arena", its, last_signal=signal.SIGTERM)
+        stages = [child(f"{stage}{suffix}", f"services.{stage}", its) for stage in STAGES]
+        made += [owner, *stages]
+    return made
+
+
+def _is_stage(child: Child) -> bool:
+    return child.name.partition("-")[0] in STAGES
 
 
 def start_server(settings: Settings, logs: Path) -> tuple[Child, str]:

@@ -6,6 +6,8 @@
     ├── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
     │   └── DeferredError   nobody's fault: what it needs is in use; repeated, and not counted
     │       └── StoreAwayError  the object store does not answer
+    ├── EngineError         an engine can't do a piece of work; the next one of its stage does it
+    │   └── DeviceLostError  no engine of this process can: it ends, another one does the work
     └── WorkOverError       nobody's fault: the job ended while somebody worked on it
 
 `code` is stable and meant for programs, `message` is one sentence for people that names the
@@ -117,3 +119,23 @@ class OutOfMemoryError(TemporaryError):
     def __init__(self, what: str) -> None:
         super().__init__(ErrorCode.OUT_OF_MEMORY, f"The device is out of memory: {what}", 1.0)
         self.args = (what,)
+
+
+class EngineError(DualfaceError):
+    """An engine is not there, can't do this piece of work, or broke while at it: the next engine of
+    the stage does it at once, from its beginning. `able` False: it can't (its package is missing,
+    or the device lacks something); True: it should have been able to."""
+
+    def __init__(self, message: str, able: bool = False) -> None:
+        super().__init__(ErrorCode.STAGE_FAILED, message)
+        self.args = (message, able)
+        self.able = able
+
+
+class DeviceLostError(EngineError):
+    """The process's CUDA context is beyond use. The process has to end; what it worked on is found
+    and done again in another, by the engine whose turn it is then."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, True)
+        self.args = (message,)

@@ -90,6 +90,9 @@ class JobSpec(Model):
     detector: str = "auto"
     detect_every: int | None = Field(default=None, ge=1, le=60, description="frames per detection")
     fps_limit: float | None = Field(default=None, gt=0, le=1000)
+    annotate: bool = Field(
+        default=False, description="draw a box around the face that each tile follows"
+    )
     priority: int = Field(default=5, ge=0, le=9)
     webhook: str | None = Field(
         default=None,

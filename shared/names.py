@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import PurePosixPath
 
 JOBS = "jobs"
@@ -68,3 +69,25 @@ def report_key(job: str) -> str:
 def result_key(job: str, container: str) -> str:
     """The result."""
     return f"jobs/{job}/result.{container}"
+
+
+ENGINES = "engines"
+"""Above what detection compiled for GPUs."""
+
+ENGINE_LOGS = f"{ENGINES}/logs"
+"""Above the logs of compiling: kept until the day that is part of their key."""
+
+
+def engine_key(recipe: str) -> str:
+    """A compiled engine, by its recipe's digest."""
+    return f"{ENGINES}/{recipe}.engine"
+
+
+def engine_timing_key(digest: str) -> str:
+    """What was measured while compiling on one kind of GPU."""
+    return f"{ENGINES}/timing/{digest}.cache"
+
+
+def engine_log_key(until: date, name: str) -> str:
+    """A log of compiling, kept until the end of that day."""
+    return f"{ENGINE_LOGS}/{until.isoformat()}/{name}.txt"

@@ -148,6 +148,19 @@ class LimitOut(BaseModel):
     waiting: int
 
 
+class GpuOut(BaseModel):
+    """A GPU of a host that works for us, a few seconds ago. Null: the driver does not tell."""
+
+    host: str
+    uuid: str
+    name: str
+    memory_used_bytes: int | None = Field(description="by all programs")
+    memory_total_bytes: int | None
+    busy: float | None = Field(description="0 to 1 of the last second: kernels ran")
+    decoder_busy: float | None = Field(description="0 to 1: NVDEC")
+    encoder_busy: float | None = Field(description="0 to 1: NVENC")
+
+
 class QueueOut(BaseModel):
     """Messages that nobody has taken up yet."""
 
@@ -165,7 +178,10 @@ class System(BaseModel):
     jobs: dict[str, int] = Field(description="by state")
     frames_per_s: float = Field(description="of all running jobs together")
     dead_letters: int
-    gpus: list[dict[str, str | float]]
+    gpus: list[GpuOut]
+    engines: dict[str, dict[str, int]] = Field(
+        description="by stage: how many of the running jobs (the 50 latest) each engine works for"
+    )
 
 
 class Health(BaseModel):

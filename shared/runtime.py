@@ -12,6 +12,8 @@ from typing import Protocol
 
 from shared.arena.base import Claim, Pool
 from shared.arena.registry import ArenaRegistry, MappedArenas
+from shared.cuda.memory import Memory
+from shared.cuda.own import OwnDevice
 from shared.errors import ErrorCode, TemporaryError, WorkOverError
 from shared.guard import Guard
 from shared.leases import Lease, Leases
@@ -52,6 +54,7 @@ class Runtime:
     arenas: MappedArenas
     outbox: Outbox
     sessions: Sessions
+    device: OwnDevice
     guard: Guard = field(default_factory=Guard)
     meter: Meter = field(default_factory=Meter)
 
@@ -71,11 +74,23 @@ class Runtime:
     def hand_on(self, message: BatchMessage, stage: str) -> bool:
         """Write down that the batch goes to `stage` of its arena, then send it. False: not needed
         any more, the slot is the caller's to give back."""
+        self.settle(message.slot)
         if self.ledger.send(message, stage) != "go":
             return False
         self.meter.batch_done(STAGE_BEFORE[stage], len(message.pts))
         self.send_batch(message, stage)
         return True
+
+    def memory_of(self, ref: SlotRef) -> Memory:
+        """Where the frames of a slot lie, or lay."""
+        arena = self.arenas.of(ref)
+        return "host" if arena is None else arena.descriptor.memory
+
+    def settle(self, ref: SlotRef) -> None:
+        """Block until what this process did with a slot is done, and can be read by others."""
+        arena = self.arenas.of(ref)
+        if arena is not None:
+            arena.settle()
 
     def serve(self, job: str, stage: str, engine: str, instead: str = "") -> None:
         """Write down which engine takes up work of `stage`, for the job's report and the figures.
@@ -168,6 +183,7 @@ def make_runtime(
     ledger = Ledger(redis, settings.retention_s, settings.attempts)
     leases = Leases(redis, settings.lease_s, meter.waited)
     guard = guard or Guard()
+    device = OwnDevice(settings, meter)
     return Runtime(
         settings=settings,
         worker=worker,
@@ -175,9 +191,10 @@ def make_runtime(
         ledger=ledger,
         leases=leases,
         store=store,
-        arenas=MappedArenas(ArenaRegistry(redis)),
+        arenas=MappedArenas(ArenaRegistry(redis), device),
         outbox=outbox,
         sessions=Sessions(leases, settings, worker, guard, ledger.is_live),
+        device=device,
         guard=guard,
         meter=meter,
     )

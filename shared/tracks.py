@@ -27,6 +27,15 @@ Pair = tuple[View, View]
 """Of the first (left, top) and the second tile."""
 
 
+class FaceBox(NamedTuple):
+    """Left, top, width and height of a face in px of the upright source frame; may leave it."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+
 class BatchPlan(Model):
     """The views of every frame of a batch, and what a report wants to know of it.
 
@@ -40,6 +49,9 @@ class BatchPlan(Model):
     persons: tuple[tuple[int, int], ...]
     seen: tuple[int, ...]
     cuts: tuple[int, ...] = Field(default=(), description="frames that begin with a hard cut")
+    boxes: tuple[tuple[FaceBox | None, FaceBox | None], ...] = Field(
+        default=(), description="at each of `frames`, where the two faces were seen; whole px"
+    )
 
 
 class TrackLine(Model):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.redisdb import Connection, connect
+from tests.doubles.fixtures import device, doubles, environment, vendor  # noqa: F401
 from tests.servers import redis_server
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,14 @@ def footage() -> Path:
     if not FOOTAGE.is_dir():
         pytest.skip("the development clips (../shared/footage) are not here")
     return FOOTAGE
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_settings_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What somebody has set for their own dualface on this machine counts for no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,7 @@ class JobOptions(TypedDict, total=False):
     detector: str
     detect_every: int | None
     fps_limit: float | None
+    annotate: bool
     priority: int
     webhook: str | None
 

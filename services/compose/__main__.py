@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from services.compose.tasks import worker
 from shared.settings import Settings
+from shared.starting import start
 
 
 def main(settings: Settings) -> int:
@@ -14,4 +13,4 @@ def main(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Settings()))
+    start(main)

@@ -18,7 +18,7 @@ from services.compose.camera import Camera, Framing, Subject
 from shared.faces import BatchFaces
 from shared.jobs import Model, OutputPlan, SourceInfo
 from shared.tracks import BatchPlan as BatchPlan
-from shared.tracks import Pair
+from shared.tracks import FaceBox, Pair
 
 STATE_VERSION = 1
 
@@ -107,7 +107,16 @@ def plan_batch(
         persons=tuple(_identities(s.persons) for s in steps),
         seen=tuple(sum(x is not None for x in s.subjects) for s in steps),
         cuts=cuts,
+        boxes=tuple((_box(s.subjects[0]), _box(s.subjects[1])) for s in steps),
     )
+
+
+def _box(subject: Subject | None) -> FaceBox | None:
+    """Where the face was seen, in whole px: for lines around it, and short in the ledger."""
+    if subject is None:
+        return None
+    left, top = round(subject.cx - subject.w / 2), round(subject.cy - subject.h / 2)
+    return FaceBox(left, top, round(subject.w), round(subject.h))
 
 
 def _check(faces: BatchFaces, frames: int) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.compose.engines import renderers
 from services.compose.engines.base import Renderer
-from services.compose.engines.opencv import OpenCvRenderer, use_one_thread
-from services.compose.engines.plain import PlainRenderer
+from services.compose.engines.opencv import use_one_thread
 from services.compose.identities import place_changes
+from services.compose.marks import marks_of
 from services.compose.persons import PersonSettings
 from services.compose.plan import ComposeSettings, ComposeState, plan_batch
+from shared.cuda.memory import Memory
+from shared.engines import Work, first_able, from_due
 from shared.errors import DeferredError, ErrorCode, TemporaryError
 from shared.faces import BatchFaces
-from shared.giving_up import engine_of
 from shared.ledger import Facts
 from shared.media.layout import FrameLayout, Plane
 from shared.messages import BatchMessage, SlotRef
@@ -25,7 +27,7 @@ class ComposeStage:
     """Keeps the renderers of this process, best first, and their scratch memory."""
 
     def __init__(self) -> None:
-        self._renderers: tuple[Renderer, ...] = (OpenCvRenderer(), PlainRenderer())
+        self._chains: dict[Memory, Sequence[Renderer]] = {}
 
     def warm_up(self, _: Runtime) -> None:
         """Before the first task, in the child."""
@@ -33,16 +35,21 @@ class ComposeStage:
 
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """A batch that comes early is parked; its predecessor sends it on. Idempotent."""
-        compose_batch(runtime, message, self._renderers)
+        memory = runtime.memory_of(message.slot)
+        if memory not in self._chains:
+            self._chains[memory] = renderers(runtime, memory)
+        compose_batch(runtime, message, self._chains[memory])
 
 
-def compose_batch(runtime: Runtime, message: BatchMessage, renderers: Sequence[Renderer]) -> None:
-    """Track if it is the batch's turn, render, hand on, give the decoded slot back."""
+def compose_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[Renderer]) -> None:
+    """Track if it is the batch's turn, render, hand on, give the decoded slot back.
+
+    `chain`: renderers for where its frames lie, best first.
+    """
     ledger = runtime.ledger
     tries = ledger.enter(message, "compose", runtime.worker)
     if not tries:
         return
-    renderer = engine_of(renderers, tries, runtime.settings.attempts)
     facts = ledger.facts(message.job)
     plan = _plan(runtime, message, facts)
     if plan is None:
@@ -51,6 +58,7 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderers: Sequence[R
     if decoded is None:
         runtime.forget(message)
         return
+    chain, instead = from_due(chain, tries, runtime.settings.attempts)
     ref = _composed_slot(runtime, message)
     if ref is None:
         return
@@ -59,11 +67,17 @@ def compose_batch(runtime: Runtime, message: BatchMessage, renderers: Sequence[R
         claimed = runtime.claim(ref)
         if claimed is None:
             raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
-        instead = "" if renderer is renderers[0] else "earlier_tries"
-        runtime.serve(message.job, "compose", renderer.name, instead)
         composed, claim = claimed
         with claim:
-            layout = _render(runtime, renderer, message, facts, plan, decoded, composed)
+            layout = first_able(
+                runtime,
+                Work("compose", message.job, facts.spec.priority, instead),
+                chain,
+                lambda each, _: _render(runtime, each, message, facts, plan, decoded, composed),
+                name=lambda each: each.name,
+            )
+            # Drawn all the way before the next writer may come.
+            runtime.settle(ref)
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read: not to be trusted.
             runtime.forget(message)
@@ -132,12 +146,15 @@ def _render(
     composed: Plane,
 ) -> FrameLayout:
     """Draw every frame of the batch; the layout of what was drawn."""
-    target = FrameLayout(width=facts.output.width, height=facts.output.height)
+    target = FrameLayout(
+        width=facts.output.width, height=facts.output.height, format=message.layout.format
+    )
+    marks = marks_of(plan, facts.output) if facts.spec.annotate else [()] * len(plan.views)
     for index, views in enumerate(plan.views):
         runtime.checkpoint(message.job)
         source = message.layout.planes(decoded, index)
         canvas = target.planes(composed, index)
-        renderer.render(source, message.layout, views, facts.output, canvas)
+        renderer.render(source, message.layout, views, facts.output, canvas, marks[index])
     return target
 
 

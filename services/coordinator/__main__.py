@@ -31,6 +31,7 @@ from shared.queues import (
 from shared.redisdb import RedisError, connect
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
+from shared.starting import start
 from shared.storage import open_store
 from shared.traces import open_traces
 from shared.workers import Heartbeat
@@ -106,4 +107,4 @@ def _step(
 
 
 if __name__ == "__main__":
-    main(Settings())
+    start(main)

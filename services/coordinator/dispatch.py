@@ -54,7 +54,7 @@ class Dispatcher:
         broker is sent by a successor (`_resume`) or, a segment, when nobody took it up in time."""
         settings = self._runtime.settings
         due = self._runtime.ledger.due(
-            decoders=settings.decode_workers * len(arenas),
+            decoders=settings.max_concurrent_streams * len(arenas),
             per_job=settings.segments_in_flight,
             # A decode worker has one child more than decoders.
             splits=max(1, len(arenas)),

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from services.decode.engines import decoders
-from services.decode.engines.base import DecodedFrame
+from services.decode.engines.base import DecodedFrame, DecodeReport, SegmentDecoder
 from services.decode.missing import missing_batches, shown_times
 from services.decode.plan import batch_frames, batch_length, keeps
 from services.decode.split import split
 from shared.arena.base import Claim
+from shared.cuda.memory import Memory, on_device
+from shared.engines import Check, Work, first_able, from_due
 from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError
-from shared.giving_up import engine_of, give_up, where
+from shared.giving_up import give_up, where
 from shared.jobs import Segment
 from shared.ledger import Facts, Losses
 from shared.media.canvas import plan_output
-from shared.media.layout import FrameLayout, Plane
+from shared.media.layout import FrameLayout, Plane, Planes
 from shared.media.probe import probe
 from shared.messages import BatchMessage, SegmentMessage, SplitMessage
 from shared.metrics.catalogue import BATCH_FILL, GIVEN_UP, IMPAIRED, SOURCES_FAILED
@@ -42,7 +45,7 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
     with runtime.store.local(source_key) as path, runtime.store.scratch() as folder:
         source = probe(path, spec.container)
         output = plan_output(spec, source)
-        slot_bytes = runtime.arenas.current(runtime.settings.arena).descriptor.slot_bytes
+        slot_bytes = runtime.arenas.smallest_slot_bytes()
         layouts = (
             FrameLayout(width=source.width, height=source.height),
             FrameLayout(width=output.width, height=output.height),
@@ -64,8 +67,30 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
     ledger.let_go(job, message.item, runtime.worker)
 
 
-def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
-    """Decode a segment; every wanted batch goes to infer. A repeat makes only what is missing."""
+class DecodeStage:
+    """Keeps the decoders of this process, and with them what they keep open between segments."""
+
+    def __init__(self) -> None:
+        self._chains: dict[Memory, Sequence[SegmentDecoder]] = {}
+
+    def run(self, runtime: Runtime, message: SegmentMessage) -> None:
+        """See `decode_segment`."""
+        decode_segment(runtime, message, lambda: self._chain(runtime))
+
+    def _chain(self, runtime: Runtime) -> Sequence[SegmentDecoder]:
+        memory = runtime.arenas.current(runtime.settings.arena).descriptor.memory
+        if memory not in self._chains:
+            self._chains[memory] = decoders(runtime, memory)
+        return self._chains[memory]
+
+
+def decode_segment(
+    runtime: Runtime, message: SegmentMessage, decoders_here: Callable[[], Sequence[SegmentDecoder]]
+) -> None:
+    """Decode a segment; every wanted batch goes to infer. A repeat makes only what is missing.
+
+    `decoders_here`: those for this process's arena, best first; asked once there is work for them.
+    """
     ledger, job, segment = runtime.ledger, message.job, message.segment
     if not ledger.segment_is_current(job, segment.index, message.attempt):
         return
@@ -78,32 +103,52 @@ def decode_segment(runtime: Runtime, message: SegmentMessage) -> None:
         return
     if not tries:
         return
-    chain = decoders(runtime.settings.decode_threads)
-    due = engine_of(chain, tries, runtime.settings.attempts)
-    decoder = due()
-    runtime.serve(job, "decode", decoder.name, "" if due is chain[0] else "earlier_tries")
-    batches = _Batches(runtime, message, facts)
+    chain, instead = from_due(decoders_here(), tries, runtime.settings.attempts)
+    work = Work("decode", job, facts.spec.priority, instead)
     with runtime.store.local(segment.key) as path:
         try:
-            kept = _kept(decoder.decode(path, segment, facts.source), segment, facts, batches)
-            for frame in kept:
-                batches.add(frame)
-            batches.close()
+            report, batches = first_able(
+                runtime,
+                work,
+                chain,
+                partial(_decoded, runtime, message, facts, path),
+                name=lambda decoder: decoder.name,
+                session=lambda decoder: decoder.session,
+            )
         except _GaveBackError:
             ledger.return_segment(job, segment.index, message.attempt, gave_back=True)
             return
         except PermanentError as error:
             _lose(runtime, message, facts, error)
             return
-        finally:
-            batches.abandon()
-    report = decoder.report
     losses = Losses(report.lost, report.repaired, batches.dropped, report.concealed)
     for kind in ("lost", "repaired", "concealed"):
         runtime.meter.count(IMPAIRED, getattr(losses, kind), kind=kind)
     parked = ledger.segment_done(job, segment.index, message.attempt, batches.count, losses)
     if parked is not None:
         runtime.send_batch(parked, "compose")
+
+
+def _decoded(
+    runtime: Runtime,
+    message: SegmentMessage,
+    facts: Facts,
+    path: Path,
+    decoder: SegmentDecoder,
+    check: Check,
+) -> tuple[DecodeReport, _Batches]:
+    """All batches of the segment by one decoder; those that another one got done are left out."""
+    segment = message.segment
+    batches = _Batches(runtime, message, facts)
+    try:
+        frames = decoder.decode(path, segment, facts.source)
+        for frame in _kept(frames, segment, facts, batches):
+            check()
+            batches.add(frame, decoder)
+        batches.close()
+    finally:
+        batches.abandon()
+    return decoder.report, batches
 
 
 def _lose(runtime: Runtime, message: SegmentMessage, facts: Facts, error: PermanentError) -> None:
@@ -191,22 +236,32 @@ class _Batches:
     def __init__(self, runtime: Runtime, message: SegmentMessage, facts: Facts) -> None:
         self._runtime = runtime
         self._message = message
-        self._layout = FrameLayout(width=facts.source.width, height=facts.source.height)
+        self._source = facts.source
         self._open: _Open | None = None
         self.count = 0
         self.dropped = 0
 
-    def add(self, frame: DecodedFrame) -> None:
-        """Write the frame into the open batch; blocks while all slots are taken."""
+    def add(self, frame: DecodedFrame, decoder: SegmentDecoder) -> None:
+        """Write the decoder's frame into the open batch; blocks while all slots are taken."""
         self._runtime.checkpoint(self._message.job)
         if self._open is None:
             self._open = self._begin(frame.pts)
         batch = self._open
-        if batch.slot is not None:
-            frame.write_to(self._layout.planes(batch.slot, len(batch.pts)))
+        if batch.slot is not None and batch.message is not None:
+            planes = batch.message.layout.planes(batch.slot, len(batch.pts))
+            self._write(frame, decoder, planes)
         batch.pts.append(frame.pts)
         if len(batch.pts) == self._length():
             self.close()
+
+    def _write(self, frame: DecodedFrame, decoder: SegmentDecoder, planes: Planes) -> None:
+        if decoder.memory == "device" or not on_device(planes):
+            frame.write_to(planes)
+            return
+        staging = self._runtime.device.staging()
+        filled = staging.blank(planes)
+        frame.write_to(filled)
+        staging.up(filled, planes)
 
     def _length(self) -> int:
         message = self._message
@@ -218,8 +273,7 @@ class _Batches:
         if batch is None:
             return
         self.count += 1
-        if batch.claim is not None:
-            batch.claim.release()
+        self._let_go(batch)
         if batch.message is None:
             return
         decoded = {"pts": tuple(batch.pts), "decoded_ns": time.monotonic_ns()}
@@ -238,10 +292,17 @@ class _Batches:
         batch, self._open = self._open, None
         if batch is None:
             return
-        if batch.claim is not None:
-            batch.claim.release()
+        self._let_go(batch)
         if batch.message is not None:
             self._runtime.release(batch.message.slot)
+
+    def _let_go(self, batch: _Open) -> None:
+        """The next writer may come once nothing of ours is on its way into the slot any more."""
+        if batch.claim is not None and batch.message is not None:
+            try:
+                self._runtime.settle(batch.message.slot)
+            finally:
+                batch.claim.release()
 
     def _begin(self, pts: int) -> _Open:
         runtime, message = self._runtime, self._message
@@ -268,8 +329,11 @@ class _Batches:
             raise
         if claimed is None:
             raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while decoding.", 0.5)
+        layout = FrameLayout(
+            width=self._source.width, height=self._source.height, format=arena.descriptor.format
+        )
         opened = BatchMessage(
-            job=job, segment=segment, batch=self.count, layout=self._layout, pts=(pts,), slot=ref
+            job=job, segment=segment, batch=self.count, layout=layout, pts=(pts,), slot=ref
         )
         return _Open(opened, *claimed)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.decode.stage import decode_segment, split_job
+from services.decode.stage import DecodeStage, split_job
 from shared.messages import SegmentMessage, SplitMessage
 from shared.queues import StageWorker
 from shared.runtime import queue_of
@@ -11,7 +11,8 @@ from shared.settings import Settings
 
 def worker(settings: Settings) -> StageWorker:
     """One child more than decoders, so that a long source is split while its start is decoded."""
-    made = StageWorker("decode", settings, concurrency=settings.decode_workers + 1)
+    made = StageWorker("decode", settings, concurrency=settings.max_concurrent_streams + 1)
     made.task("decode.split", SplitMessage, "split", split_job)
-    made.task("decode.segment", SegmentMessage, queue_of("decode", settings.arena), decode_segment)
+    queue = queue_of("decode", settings.arena)
+    made.task("decode.segment", SegmentMessage, queue, DecodeStage().run)
     return made

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -32,13 +33,17 @@ from shared.media.layout import FrameLayout, Plane
 
 NOTE = "dualface"
 FORMAT = "nut"
+NOTE_WITHIN_BYTES = 64 << 10
+"""The header of a chunk is some hundred bytes long."""
+_HEADER_SHA256 = re.compile(rb'"header_sha256":"([0-9a-f]{64})"')
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Note(Model):
     """What a chunk says of itself. `first_pts` and `last_pts` count in `time_base`.
 
-    `header_sha256` is of the parameter sets; equal in all chunks of a job, or they can't be joined.
+    `header_sha256` is of the parameter sets; equal in all chunks of one encoder, settings and
+    device, and in most of a job.
     """
 
     v: int = 1
@@ -54,13 +59,16 @@ class Note(Model):
 class Chunk:
     """A chunk in memory: packets in decode order, `pts[i]` of the i-th in ticks of its time base.
 
-    `reorder_depth` is how many frames a decoder holds back, as the parameter sets say.
+    `reorder_depth` is how many frames a decoder holds back, as the parameter sets in `header` say.
     """
 
     note: Note
     packets: list[Packet[VideoStream]]
     pts: list[int]
     reorder_depth: int
+    codec: str
+    size: tuple[int, int]
+    header: bytes
 
 
 def write_chunk(
@@ -129,7 +137,9 @@ def read_chunk(path: Path, index: int) -> Chunk:
             stream = source.streams.video[0]
             packets = [packet for packet in source.demux(stream) if packet.size]
             pts = [_global_pts(packet, note) for packet in packets]
-            depth = stream.codec_context.reorder_depth
+            context = stream.codec_context
+            depth, codec = context.reorder_depth, context.codec.canonical_name
+            size, header = (context.width, context.height), bytes(context.extradata or b"")
     except (OSError, av.FFmpegError, ValidationError, IndexError, ValueError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else "can't be read"
         raise _damaged(index, path, reason) from error
@@ -137,7 +147,19 @@ def read_chunk(path: Path, index: int) -> Chunk:
         raise _damaged(index, path, f"has {len(packets)} of its {note.frames} frames")
     if _checksum(packets) != note.crc32:
         raise _damaged(index, path, "has changed since it was written")
-    return Chunk(note, packets, pts, depth)
+    return Chunk(note, packets, pts, depth, codec, size, header)
+
+
+def peek_header(path: Path) -> str:
+    """`header_sha256` of a chunk, from its first bytes, without opening it; "" when it isn't there:
+    `read_chunk` will say why."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(NOTE_WITHIN_BYTES)
+    except OSError:
+        return ""
+    found = _HEADER_SHA256.search(beginning)
+    return found.group(1).decode() if found else ""
 
 
 def last_picture(path: Path, layout: FrameLayout) -> Plane:

@@ -11,16 +11,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
-from av.packet import Packet
+from av.packet import Packet, PacketSideData
 from av.video.stream import VideoStream
 
 from services.encode.check import check_result
-from services.encode.chunks import Chunk, open_template, read_chunk, write_error
+from services.encode.chunks import (
+    Chunk,
+    open_template,
+    peek_header,
+    read_chunk,
+    write_error,
+)
 from services.encode.ending import end_of_picture
 from services.encode.sound import SoundTrack, Span, left_out, open_sounds
 from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
@@ -35,6 +41,8 @@ Container = Literal["mp4", "mov"]
 LAST_FRAME_S = 3600
 """How long the last frame is shown at most; only a damaged duration says more."""
 
+_NEW_EXTRADATA = 1
+"""FFmpeg's AV_PKT_DATA_NEW_EXTRADATA."""
 _MAY_BE_THE_SOUND = (ErrorCode.CHECK_FAILED, ErrorCode.OUTPUT_UNWRITABLE)
 _TIMES_TOO_LARGE = (
     "The times of the source are larger than a result can hold; repair them and submit it again."
@@ -251,10 +259,15 @@ class _Join:
         return stream
 
     def _video_packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        clock = DecodeClock(self._first.reorder_depth)
+        clock = DecodeClock(self._reorder_depth())
         num, den = self._output.time_base
         shift = int(self._timing.shift * den)
+        described = self._first.note.header_sha256
         for chunk, end, last in self._with_ends():
+            if chunk.note.header_sha256 != described:
+                # Of another encoder: the track gets another description (sample entry), once.
+                described = chunk.note.header_sha256
+                _describe(chunk.packets[0], chunk.header)
             times = clock.times(chunk.pts)
             lengths = display_durations(chunk.pts, end)
             if last:
@@ -271,6 +284,14 @@ class _Join:
                 packet.duration = length * num
                 packet.stream = stream
                 yield packet
+
+    def _reorder_depth(self) -> int:
+        """The most that any chunk's parameter sets say; most jobs have chunks of one kind."""
+        kinds = {peek_header(path): (i, path) for i, path in enumerate(self._chunks[1:], 1)}
+        own = self._first.note.header_sha256
+        others = [place for kind, place in kinds.items() if kind not in (own, "")]
+        depths = [read_chunk(path, index).reorder_depth for index, path in others]
+        return max([self._first.reorder_depth, *depths])
 
     def _with_ends(self) -> Iterator[tuple[Chunk, int, bool]]:
         """Each chunk, the time its last frame ends, and whether no other follows."""
@@ -292,7 +313,8 @@ class _Join:
 
     def _check_joins(self, index: int, current: Chunk, following: Chunk) -> None:
         reason = ""
-        if following.note.header_sha256 != self._first.note.header_sha256:
+        first = self._first
+        if (following.codec, following.size) != (first.codec, first.size):
             reason = "was encoded with other settings than the first"
         elif following.note.time_base != self._output.time_base:
             reason = "counts in another time base"
@@ -319,6 +341,14 @@ class _Join:
             sounds_encoded=len(self._tracks) - copied,
             warnings=(*self._warnings, *(t.warning for t in self._tracks if t.warning)),
         )
+
+
+def _describe(packet: Packet[Any], header: bytes) -> None:
+    """Have the muxer describe this packet and those after it by other parameter sets."""
+    # The stubs leave the constructor out; it takes type and size.
+    side = PacketSideData(_NEW_EXTRADATA, len(header))  # type: ignore[call-arg]
+    side.update(header)
+    side.to_packet(packet, move=True)
 
 
 def _check_gaps(

@@ -171,3 +171,114 @@ def encoder_options(
         params += ":pools=none:no-wpp=1:frame-threads=1"
     params += "" if vector_code else ":asm=0"
     return options | {"x265-params": params}
+
+
+# --- NVENC ----------------------------------------------------------------------------------------
+
+_SLOWER = {
+    "ultrafast": -3,
+    "superfast": -2,
+    "veryfast": 0,
+    "faster": 0,
+    "fast": 1,
+    "medium": 1,
+    "slow": 2,
+    "slower": 3,
+    "veryslow": 3,
+    "placebo": 3,
+}
+"""Steps between p1 and p7 from the preset of the settings, which is what a job that asks for
+`veryfast`, the default, gets. Chosen by us: nobody has measured one scale by the other."""
+FASTEST, SLOWEST = 1, 7
+
+
+class NvencPlan(Model):
+    """How NVENC encodes a chunk. Rates in bit/s, buffers in bits; 0 with constant quality.
+
+    `quality` is NVENC's target of constant quality (`cq`, 1 to 51), 0 with a bit rate. Frames come
+    out in the order they went in: no B-frames, so the n-th packet is the n-th frame, and none is
+    held back from a chunk's end.
+    """
+
+    preset: int
+    quality: int
+    bps: int
+    peak_bps: int
+    buffer_bits: int
+    start_bits: int
+    constant: bool
+
+
+def nvenc_plan(output: OutputPlan, rate: RateControl, preset: str) -> NvencPlan:
+    """What the job's quality or rate means to NVENC, at the preset `p1` to `p7` of the settings.
+
+    `cq` is the job's crf, chosen by us: both are quantizers of the same scale, so that what is
+    larger looks worse, and differ in what they spend where. 0, lossless to x264, is the best
+    quality, as NVENC takes it for "automatic".
+    """
+    step = int(preset.removeprefix("p")) + _SLOWER.get(output.preset, 0)
+    constant_quality = rate.mode is RateMode.QUALITY
+    buffer_bits = 1000 * rate.buffer_kbit
+    return NvencPlan(
+        preset=min(max(step, FASTEST), SLOWEST),
+        quality=max(output.crf, 1) if constant_quality else 0,
+        bps=1000 * rate.kbps,
+        peak_bps=1000 * rate.peak_kbps,
+        buffer_bits=buffer_bits,
+        start_bits=int(buffer_bits * BUFFER_START),
+        constant=rate.mode is RateMode.CBR,
+    )
+
+
+def ffmpeg_nvenc_options(plan: NvencPlan) -> dict[str, str]:
+    """Options of FFmpeg's h264_nvenc and hevc_nvenc."""
+    options = {
+        "preset": f"p{plan.preset}",
+        "tune": "hq",
+        "gpu": "0",
+        "bf": "0",
+        "g": str(KEYFRAME_EVERY),
+        "forced-idr": "1",
+        "rc": "cbr" if plan.constant else "vbr",
+    }
+    if plan.quality:
+        return options | {"cq": str(plan.quality), "b": "0"}
+    return options | {
+        "b": str(plan.bps),
+        "maxrate": str(plan.peak_bps),
+        "bufsize": str(plan.buffer_bits),
+        "rc_init_occupancy": str(plan.start_bits),
+    }
+
+
+def nvcodec_options(plan: NvencPlan, output: OutputPlan) -> dict[str, str]:
+    """Options of PyNvVideoCodec's CreateEncoder, which takes two decimals of a frame rate."""
+    options = {
+        "codec": output.codec.value,
+        "preset": f"P{plan.preset}",
+        "tuning_info": "high_quality",
+        "bf": "0",
+        "gop": str(KEYFRAME_EVERY),
+        "idrperiod": str(KEYFRAME_EVERY),
+        "fps": f"{max(0.01, output.frame_rate[0] / output.frame_rate[1]):.2f}",
+        "rc": "cbr" if plan.constant else "vbr",
+    }
+    if plan.quality:
+        return options | {"cq": str(plan.quality)}
+    return options | {
+        "bitrate": str(plan.bps),
+        "maxbitrate": str(plan.peak_bps),
+        "vbvbufsize": str(plan.buffer_bits),
+        "vbvinit": str(plan.start_bits),
+    }
+
+
+def color_filter(output: OutputPlan) -> str:
+    """Options of FFmpeg's h264_metadata and hevc_metadata that write the output's colours, and
+    square pixels, into sequence parameter sets."""
+    color = output.color
+    return (
+        f"colour_primaries={color.primaries}:transfer_characteristics={color.transfer}"
+        f":matrix_coefficients={color.matrix}:video_full_range_flag={int(color.full_range)}"
+        ":sample_aspect_ratio=1/1"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from services.encode.byproducts import (
     remove_byproducts,
 )
 from services.encode.chunks import last_picture
+from services.encode.engines import encoders
 from services.encode.engines.base import ChunkEncoder, ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.mux import mux
 from services.encode.plan import QUALITY, RateControl, missing_notes, rate_control
-from shared.errors import EngineBusyError
-from shared.giving_up import engine_of, where
+from shared.cuda.memory import Memory, on_device
+from shared.engines import Check, Work, first_able, from_due
+from shared.giving_up import where
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, Facts, JobResult
-from shared.media.layout import FrameLayout, Plane
+from shared.media.layout import FrameLayout, Plane, Planes
 from shared.messages import BatchMessage, MuxMessage, ReplaceMessage
 from shared.metrics.catalogue import IMPAIRED
 from shared.names import chunk_key, report_key, result_key, source_of, tracks_key
@@ -43,24 +45,20 @@ class EncodeStage:
     """Keeps the encoders of this process, and with them what they keep open between chunks."""
 
     def __init__(self) -> None:
-        self._encoders: tuple[ChunkEncoder, ...] = ()
+        self._chains: dict[Memory, Sequence[ChunkEncoder]] = {}
 
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """See `encode_batch`."""
-        self._encoders = self._encoders or encoders(runtime)
-        encode_batch(runtime, message, self._encoders)
-
-
-def encoders(runtime: Runtime) -> tuple[ChunkEncoder, ...]:
-    """Best first."""
-    threads = runtime.settings.encode_threads
-    return PyAvEncoder(threads), PyAvEncoder(threads, vector_code=False)
+        memory = runtime.memory_of(message.slot)
+        if memory not in self._chains:
+            self._chains[memory] = encoders(runtime, memory)
+        encode_batch(runtime, message, self._chains[memory])
 
 
 def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkEncoder]) -> None:
     """The batch's frames become a chunk in the store, its slot is given back. Idempotent.
 
-    `chain`: encoders, best first.
+    `chain`: encoders for where its frames lie, best first.
     """
     ledger = runtime.ledger
     tries = ledger.enter(message, "encode", runtime.worker)
@@ -72,10 +70,9 @@ def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkE
         return
     facts = ledger.facts(message.job)
     plan = ledger.plan(message)
-    picture = make_thumbnail(message, facts, message.layout, message.layout.planes(slot))
-    due = engine_of(chain, tries, runtime.settings.attempts)
-    instead = "" if due is chain[0] else "earlier_tries"
-    chain = chain[chain.index(due) :]
+    first = on_host(runtime, message.layout.planes(slot))
+    picture = make_thumbnail(message, facts, message.layout, first)
+    chain, instead = from_due(chain, tries, runtime.settings.attempts)
     with runtime.store.scratch() as folder:
         path = folder / "chunk.nut"
         info = _encoded(runtime, message, slot, facts, chain, path, instead)
@@ -105,30 +102,26 @@ def _encoded(
     path: Path,
     instead: str,
 ) -> ChunkInfo:
-    """Encode by the first of `chain` whose hardware opens a session, if it needs one. `instead`:
-    why it does not begin with the best encoder there is, "" if it does.
+    """Encode by the first of `chain` that can. `instead`: why it does not begin with the best
+    encoder there is, "" if it does.
 
-    Raises DeferredError while there is hope for it: the batch is given back.
+    Raises DeferredError while there is hope for a session of the hardware: the batch is given back.
     """
     job = message.job
-    refusal: EngineBusyError | None = None
-    for encoder in chain:
-        need = encoder.session
-        why = "sessions" if refusal else instead
-        runtime.serve(job, "encode", encoder.name_for(facts.output.codec), why)
-        try:
-            with runtime.sessions.hold(need, job, facts.spec.priority) as check:
-                rate = _rate(runtime, job, facts, need)
-                frames = _frames(runtime, message, slot, check)
-                return encoder.encode(frames, message.layout, facts.output, path, rate)
-        except EngineBusyError as error:
-            if need is None:
-                raise
-            runtime.sessions.wait_for(need, error)
-            runtime.ledger.add(job, busy_encode=1)
-            refusal = error
-    assert refusal is not None
-    raise refusal
+
+    def encode(encoder: ChunkEncoder, check: Check) -> ChunkInfo:
+        rate = _rate(runtime, job, facts, encoder.session)
+        frames = _frames(runtime, message, slot, encoder, check)
+        return encoder.encode(frames, message.layout, facts.output, path, rate)
+
+    return first_able(
+        runtime,
+        Work("encode", job, facts.spec.priority, instead),
+        chain,
+        encode,
+        name=lambda encoder: encoder.name_for(facts.output.codec),
+        session=lambda encoder: encoder.session,
+    )
 
 
 def _rate(runtime: Runtime, job: str, facts: Facts, need: SessionNeed | None = None) -> RateControl:
@@ -203,12 +196,20 @@ def _replaced_notes(
 
 
 def _frames(
-    runtime: Runtime, message: BatchMessage, slot: Plane, check: Callable[[], None]
+    runtime: Runtime, message: BatchMessage, slot: Plane, encoder: ChunkEncoder, check: Check
 ) -> Iterator[Frame]:
+    """The batch's frames, where the encoder wants them."""
+    copied = encoder.memory == "host" and on_device((slot,))
     for index, pts in enumerate(message.pts):
         runtime.checkpoint(message.job)
         check()
-        yield pts, message.layout.planes(slot, index)
+        planes = message.layout.planes(slot, index)
+        yield pts, runtime.device.staging().down(planes) if copied else planes
+
+
+def on_host(runtime: Runtime, planes: Planes) -> Planes:
+    """The planes of one frame, copied if they lie in device memory."""
+    return runtime.device.staging().down(planes) if on_device(planes) else planes
 
 
 def mux_job(runtime: Runtime, message: MuxMessage) -> None:

@@ -26,6 +26,13 @@ def frames_to_detect(count: int, every: int) -> tuple[int, ...]:
     return tuple(i * (count - 1) // gaps for i in range(gaps + 1))
 
 
+def fitted_size(width: int, height: int, into: tuple[int, int]) -> tuple[int, int]:
+    """Size (w, h) in px of a frame scaled to fit just inside `into` (w, h); sides >= 1."""
+    scale = min(into[0] / width, into[1] / height)
+    w, h = max(1, round(width * scale)), max(1, round(height * scale))
+    return min(w, into[0]), min(h, into[1])
+
+
 def picture_size(width: int, height: int, long_side: int) -> tuple[int, int]:
     """Size (w, h) in px of a frame scaled so that its longer side is `long_side`; sides >= 1."""
     scale = long_side / max(width, height)

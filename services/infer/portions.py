@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.infer.engines.base import Detector
@@ -53,25 +53,3 @@ class Portions:
         self.well = 0 if shrinks else self.well + 1
         if self.well >= GROW_AFTER and self.limit < MOST:
             self.limit, self.well = self.limit + 1, 0
-
-
-def detect_by_first_that_fits(
-    detectors: Sequence[Callable[[], Detector]],
-    portions: dict[str, Portions],
-    frames: Sequence[Planes],
-    layout: FrameLayout,
-) -> tuple[Detector, list[tuple[Face, ...]]]:
-    """The first of `detectors` whose memory suffices, and the faces it found.
-
-    `portions` keeps every detector's limit, by name. Raises OutOfMemoryError when none does.
-    """
-    last: OutOfMemoryError | None = None
-    for make in detectors:
-        detector = make()
-        limit = portions.setdefault(detector.name, Portions())
-        try:
-            return detector, limit.detect(detector, frames, layout)
-        except OutOfMemoryError as error:
-            last = error
-    assert last is not None
-    raise last

@@ -11,25 +11,30 @@ import sys
 import threading
 from contextlib import suppress
 
-from shared.arena.base import POOLS
-from shared.arena.posix import PosixArenaOwner, free_bytes, take_over
+from shared.arena.base import POOLS, ArenaOwner
+from shared.arena.files import free_bytes
+from shared.arena.posix import PosixArenaOwner, take_over
 from shared.arena.reaper import LOOK_EVERY_S, Reaper
 from shared.arena.registry import ArenaRegistry
-from shared.errors import PermanentError
+from shared.cuda.own import OwnDevice
+from shared.errors import EngineError, ErrorCode, PermanentError
 from shared.gpu import watch_gpus
 from shared.health.vitals import Vitals, serve_health
 from shared.leases import Leases
 from shared.logs import Log, configure_logs
-from shared.metrics import open_meter
+from shared.metrics import Meter, open_meter
 from shared.metrics.disk import DiskSampler
 from shared.redisdb import RedisError, connect
 from shared.settings import MIB, Settings
+from shared.starting import start
 
 DEFAULT_MIB = 640
+"""Of each stream that is worked on at a time."""
 
 
 def budget_bytes(settings: Settings) -> int:
-    """Bytes for the slab: as set, else the default bounded by memory and free shared memory."""
+    """Bytes for the slab in host memory: as set, else the default, bounded by memory and by what is
+    free of shared memory."""
     if settings.arena_mib is not None:
         return settings.arena_mib * MIB
     bounds = (
@@ -40,10 +45,22 @@ def budget_bytes(settings: Settings) -> int:
     return min(bounds)
 
 
-def own(settings: Settings, registry: ArenaRegistry) -> PosixArenaOwner:
-    """The slab of a dead predecessor if it is still whole, else a new one."""
+def own(settings: Settings, registry: ArenaRegistry, device: OwnDevice) -> ArenaOwner:
+    """The slab of a dead predecessor if it is still whole, else a new one: of the GPU's memory,
+    where this arena has one. Raises PermanentError when it can't be had."""
+    if settings.gpu_device:
+        try:
+            return own_on_gpu(settings, device)
+        except EngineError as error:
+            if settings.gpu_devices != "auto":
+                raise PermanentError(
+                    ErrorCode.STACK_FAILED,
+                    f"The GPU {settings.gpu_device} can't be used: {error.message} Set "
+                    "DUALFACE_GPU_DEVICES=none to work without one.",
+                ) from error
+            Log(stage="arena").error("no GPU, the CPU works instead", reason=error.message)
     known = registry.find(settings.arena)
-    if known is not None:
+    if known is not None and known.kind == "posix":
         heir = take_over(known)
         if heir is not None:
             return heir
@@ -56,7 +73,26 @@ def own(settings: Settings, registry: ArenaRegistry) -> PosixArenaOwner:
     )
 
 
-def announce(owner: PosixArenaOwner, registry: ArenaRegistry, leases: Leases) -> None:
+def own_on_gpu(settings: Settings, device: OwnDevice) -> ArenaOwner:
+    """A new slab on the GPU; a predecessor's went with its process. Raises EngineError where there
+    is no GPU to be used, PermanentError NO_SPACE where it is full."""
+    # CuPy: only where there is a GPU.
+    from shared.arena.cuda import CudaArenaOwner, slab_bytes
+
+    gpu = device()
+    streams = settings.max_concurrent_streams
+    size = slab_bytes(
+        gpu.total_bytes,
+        gpu.free_bytes(),
+        settings.gpu_memory_share,
+        settings.gpu_engine_margin,
+        (settings.arena_mib or DEFAULT_MIB * streams) * MIB,
+    )
+    decoded, composed = settings.decoded_slots * streams, settings.composed_slots * streams
+    return CudaArenaOwner.create(settings.arena, settings.shm_dir, gpu, size, decoded, composed)
+
+
+def announce(owner: ArenaOwner, registry: ArenaRegistry, leases: Leases) -> None:
     """Make the arena known, then open its slots for lease one by one, as their pages are reserved:
     the first frames need not wait for the last page. Leases of another generation are void."""
     descriptor = owner.descriptor
@@ -85,7 +121,7 @@ def main(settings: Settings) -> int:
     vitals = Vitals("loop", patience_s=settings.health_patience_s)
     try:
         serve_health(settings, vitals)
-        owner = own(settings, registry)
+        owner = own(settings, registry, OwnDevice(settings, Meter()))
         try:
             announce(owner, registry, leases)
             log.info("arena ready", **owner.descriptor.model_dump())
@@ -108,4 +144,4 @@ def main(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Settings()))
+    start(main)

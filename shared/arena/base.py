@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Literal, Protocol
 
+from shared.cuda.memory import Memory
 from shared.jobs import Model
-from shared.media.layout import Plane
+from shared.media.layout import PixelFormat, Plane
 
 Pool = Literal["decoded", "composed"]
 """Decoded and composed frames have pools of their own: a stage waits only for later stages."""
@@ -15,12 +16,19 @@ POOLS: tuple[Pool, ...] = ("decoded", "composed")
 
 
 class ArenaDescriptor(Model):
-    """What a process needs to map an arena. `generation` changes when its memory is another."""
+    """What a process needs to map an arena. `generation` changes when its memory is another.
+
+    `path`: the file whose locks tell who owns the arena and who writes a slot; in a POSIX arena it
+    is the memory as well. Of a CUDA arena: `handle`, the allocation's IPC handle in hex, and `gpu`,
+    the UUID of the device it lies on.
+    """
 
     name: str
-    kind: Literal["posix"] = "posix"
+    kind: Literal["posix", "cuda"] = "posix"
     generation: str
     path: str
+    handle: str = ""
+    gpu: str = ""
     slot_bytes: int
     decoded: int
     composed: int
@@ -36,6 +44,16 @@ class ArenaDescriptor(Model):
         return self.decoded if pool == "decoded" else self.composed
 
     @property
+    def memory(self) -> Memory:
+        """Where frames lie in it."""
+        return "device" if self.kind == "cuda" else "host"
+
+    @property
+    def format(self) -> PixelFormat:
+        """How frames lie in it: as NVDEC writes and NVENC reads them, or as software does."""
+        return PixelFormat.NV12 if self.kind == "cuda" else PixelFormat.I420
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of the whole slab."""
         return self.slot_bytes * (self.decoded + self.composed)
@@ -43,6 +61,21 @@ class ArenaDescriptor(Model):
     def thing(self, pool: Pool) -> str:
         """The name under which the slots of `pool` are leased."""
         return f"slots:{self.name}:{pool}"
+
+
+class ArenaOwner(Protocol):
+    """The process's side that allocated the slab."""
+
+    @property
+    def descriptor(self) -> ArenaDescriptor:
+        """What others need to map it."""
+
+    def reserve(self, pool: Pool, slot: int) -> None:
+        """Have the memory of a slot really there before anybody may use it; blocks for
+        milliseconds. Raises PermanentError NO_SPACE when it is not to be had."""
+
+    def close(self) -> None:
+        """Free the slab."""
 
 
 class Claim(Protocol):
@@ -69,7 +102,15 @@ class Arena(Protocol):
         """What is mapped."""
 
     def slot(self, pool: Pool, slot: int) -> Plane:
-        """The bytes of a slot: 1-D uint8 view, writable, valid until `close`."""
+        """The bytes of a slot: 1-D uint8 view, writable, valid until `close`. Of a CUDA arena it is
+        an array in device memory."""
+
+    def settle(self) -> None:
+        """Block until what this process wrote can be read by others: before a slot is handed on."""
+
+    @property
+    def lives(self) -> bool:
+        """False when the memory has gone with its owner; cheap."""
 
     def claim(self, pool: Pool, slot: int) -> Claim | None:
         """Become the only writer of a slot; None, at once, while another process is it.

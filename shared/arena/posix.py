@@ -10,61 +10,24 @@ import errno
 import fcntl
 import mmap
 import os
-import struct
-import uuid
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from shared.arena.base import ArenaDescriptor, Pool
-from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.arena.files import (
+    SlotClaim,
+    check_space,
+    claim_slot,
+    create_file,
+    file_name,
+    free_bytes,
+    no_space,
+    open_file,
+)
 from shared.media.layout import Plane
 
-MIB = 1024 * 1024
-PREFIX = "dualface-arena-"
 ALIGN = 4096
-KEEP_FREE_BYTES = 16 * MIB
-"""Left to others in the tmpfs: one filled to the last page makes every other user of it fail."""
-
-
-_FLOCK = "hhqqi"
-"""`struct flock` of fcntl(2): type, whence, start, length, pid (0 for open file descriptions)."""
-
-
-class PosixClaim:
-    """A lock on the slot's bytes that belongs to this mapping's open file description.
-
-    Not to the process, as older record locks do: those end when any descriptor of the file is
-    closed. Unlike the owner's flock(2) on the whole file, which this does not touch.
-    """
-
-    def __init__(self, fd: int, start: int, length: int) -> None:
-        """Raises BlockingIOError while another process holds it."""
-        self._held = (fd, start, length)
-        self._set(fcntl.F_WRLCK)
-        self._is_held = True
-
-    def release(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._set(fcntl.F_UNLCK)
-
-    def _set(self, kind: int) -> None:
-        fd, start, length = self._held
-        request = struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-
-    def __enter__(self) -> PosixClaim:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 class PosixArena:
@@ -73,12 +36,7 @@ class PosixArena:
     def __init__(self, descriptor: ArenaDescriptor) -> None:
         """Map `descriptor`. Raises TemporaryError when its file is not (or no longer) there."""
         self._descriptor = descriptor
-        try:
-            self._fd = os.open(descriptor.path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise TemporaryError(
-                ErrorCode.BUSY, f"The arena {descriptor.name} is gone; its owner restarts it.", 1.0
-            ) from error
+        self._fd = open_file(descriptor)
         try:
             self._map = mmap.mmap(self._fd, descriptor.total_bytes)
         except BaseException:
@@ -95,12 +53,16 @@ class PosixArena:
             self._map, dtype=np.uint8, count=self._descriptor.slot_bytes, offset=start
         )
 
-    def claim(self, pool: Pool, slot: int) -> PosixClaim | None:
-        start = self._descriptor.offset(pool, slot)
-        try:
-            return PosixClaim(self._fd, start, self._descriptor.slot_bytes)
-        except BlockingIOError:
-            return None
+    def claim(self, pool: Pool, slot: int) -> SlotClaim | None:
+        return claim_slot(self._fd, self._descriptor, pool, slot)
+
+    def settle(self) -> None:
+        """See `Arena.settle`: what a process writes, others see."""
+
+    @property
+    def lives(self) -> bool:
+        """See `Arena.lives`: the pages stay as long as anybody maps them."""
+        return True
 
     def close(self) -> None:
         os.close(self._fd)
@@ -128,27 +90,17 @@ class PosixArenaOwner:
         cls, name: str, folder: Path, total_bytes: int, decoded: int, composed: int
     ) -> PosixArenaOwner:
         """Raises PermanentError NO_SPACE, before touching memory, when it cannot fit."""
-        generation = uuid.uuid4().hex[:12]
-        path = folder / f"{PREFIX}{os.getuid()}-{name}-{generation}"
+        generation, file = file_name(name)
         descriptor = ArenaDescriptor(
             name=name,
             generation=generation,
-            path=str(path),
+            path=str(folder / file),
             slot_bytes=total_bytes // (decoded + composed) // ALIGN * ALIGN,
             decoded=decoded,
             composed=composed,
         )
         check_space(folder, descriptor.total_bytes)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise PermanentError(
-                ErrorCode.NO_SPACE,
-                f"The folder {folder} for shared memory can't be written ({error.strerror}); set "
-                "DUALFACE_SHM_DIR to another folder on a tmpfs.",
-            ) from error
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, descriptor.total_bytes)
+        fd = create_file(Path(descriptor.path), descriptor.total_bytes)
         return cls(descriptor, fd)
 
     def reserve(self, pool: Pool, slot: int) -> None:
@@ -162,7 +114,7 @@ class PosixArenaOwner:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 folder = Path(self.descriptor.path).parent
-                raise _no_space(folder, self.descriptor.total_bytes, free_bytes(folder)) from error
+                raise no_space(folder, self.descriptor.total_bytes, free_bytes(folder)) from error
             raise
 
     def close(self) -> None:
@@ -186,53 +138,3 @@ def take_over(descriptor: ArenaDescriptor) -> PosixArenaOwner | None:
         os.close(fd)
         return None
     return PosixArenaOwner(descriptor, fd)
-
-
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove arenas of this user whose owner is dead; returns what was removed."""
-    removed = []
-    for path in folder.glob(f"{PREFIX}{os.getuid()}-*"):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue  # gone meanwhile, or not ours
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
-            removed.append(path)
-        except BlockingIOError:
-            continue  # its owner lives
-        finally:
-            os.close(fd)
-    return removed
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written in the file system of `folder`.
-
-    Raises PermanentError NO_SPACE when there is no such folder.
-    """
-    if not folder.is_dir():
-        raise PermanentError(
-            ErrorCode.NO_SPACE,
-            f"There is no folder {folder} for shared memory on this system; set DUALFACE_SHM_DIR "
-            "to a folder on a tmpfs.",
-        )
-    facts = os.statvfs(folder)
-    return facts.f_bavail * facts.f_frsize
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise PermanentError NO_SPACE when `needed` bytes do not fit into `folder`."""
-    free = free_bytes(folder)
-    if free < needed + KEEP_FREE_BYTES:
-        raise _no_space(folder, needed, free)
-
-
-def _no_space(folder: Path, needed: int, free: int) -> PermanentError:
-    return PermanentError(
-        ErrorCode.NO_SPACE,
-        f"{folder} has {free // MIB} MiB free, but the frames on their way need "
-        f"{(needed + KEEP_FREE_BYTES) // MIB} MiB; make {folder} larger or set DUALFACE_ARENA_MIB "
-        "to less.",
-    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shared.arena.base import Arena, ArenaDescriptor
 from shared.arena.posix import PosixArena
+from shared.cuda.device import Device
 from shared.errors import ErrorCode, TemporaryError
 from shared.messages import SlotRef
 from shared.redisdb import Connection
@@ -39,8 +42,10 @@ class ArenaRegistry:
 class MappedArenas:
     """The arenas this process has mapped: each once, anew when its generation changes."""
 
-    def __init__(self, registry: ArenaRegistry) -> None:
+    def __init__(self, registry: ArenaRegistry, device: Callable[[], Device]) -> None:
+        """`device` opens this process's GPU; called when the first arena on one is mapped."""
         self._registry = registry
+        self._device = device
         self._mapped: dict[str, Arena] = {}
 
     def current(self, name: str) -> Arena:
@@ -48,13 +53,24 @@ class MappedArenas:
         descriptor = self._registry.find(name)
         if descriptor is None:
             raise TemporaryError(ErrorCode.BUSY, f"The arena {name} is not there (yet).", 0.5)
-        return self._map(descriptor)
+        arena = self._map(descriptor)
+        if not arena.lives:
+            raise TemporaryError(ErrorCode.BUSY, f"The arena {name} has lost its owner.", 0.5)
+        return arena
+
+    def smallest_slot_bytes(self) -> int:
+        """Bytes of a slot that any arena has: batches of a job go to all of them. Raises
+        TemporaryError while there is none."""
+        sizes = [descriptor.slot_bytes for descriptor in self._registry.all()]
+        if not sizes:
+            raise TemporaryError(ErrorCode.BUSY, "There is no arena (yet).", 0.5)
+        return min(sizes)
 
     def of(self, ref: SlotRef) -> Arena | None:
         """The arena a slot lies in; None when its memory no longer exists."""
         mapped = self._mapped.get(ref.arena)
         if mapped is not None and mapped.descriptor.generation == ref.generation:
-            return mapped
+            return mapped if mapped.lives else None
         current = self.current(ref.arena)
         return current if current.descriptor.generation == ref.generation else None
 
@@ -64,6 +80,14 @@ class MappedArenas:
             return mapped
         if mapped is not None:
             mapped.close()
-        fresh = PosixArena(descriptor)
+        fresh = self._fresh(descriptor)
         self._mapped[descriptor.name] = fresh
         return fresh
+
+    def _fresh(self, descriptor: ArenaDescriptor) -> Arena:
+        if descriptor.kind == "posix":
+            return PosixArena(descriptor)
+        # Only where there are GPUs.
+        from shared.arena.cuda import CudaArena
+
+        return CudaArena(descriptor, self._device())

@@ -147,9 +147,10 @@ FALLBACKS = Metric(
     "dualface_engine_fallbacks_total", "counter", "pieces of work", _PIPELINE,
     "Work that an engine got since one before it in the order could not do it.",
     "`earlier_tries`: it failed or died there before, the worker's log has the error. "
-    "`out_of_memory`: too much shares the device. `sessions`: others hold the encoder's sessions.",
+    "`failed`: it broke while at it, likewise. `out_of_memory`: too much shares the device. "
+    "`sessions`: others hold the device's sessions. `unsupported`: the device can't do such video.",
     (_STAGE, Label("engine", most=32),
-     Label("reason", ("earlier_tries", "out_of_memory", "sessions", "unsupported"))),
+     Label("reason", ("earlier_tries", "failed", "out_of_memory", "sessions", "unsupported"))),
 )  # fmt: skip
 COPIED = Metric(
     "dualface_copied_bytes_total", "counter", "bytes", _PIPELINE,

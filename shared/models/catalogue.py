@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from shared.errors import ErrorCode, PermanentError
 from shared.faces import SURE_SCORE
 from shared.jobs import Model
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+"""It becomes part of paths, and of an engine's name after a colon."""
+
+Side = Annotated[int, Field(ge=32, le=4096)]
+"""Of a model's input, px."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+Family = Literal["centerface", "yunet", "yolov8-face", "scrfd", "rt-detr"]
 
 
 class FromWheel(Model):
@@ -29,34 +40,120 @@ class FromUrl(Model):
     url: Annotated[str, Field(pattern=r"^https://")]
 
 
-class ModelEntry(Model):
-    """One model: its file, how a picture must be given to it, and how sure is sure enough.
+class Added(Model):
+    """A file that a person brought, by `dualface models add`.
 
-    `sha256` is of the file as published. `fixed_shape`: published with a fixed input shape, so that
-    a copy with free batch, height and width is made when it is pulled. Input is float32 NCHW,
-    `(sample - mean) * scale` for samples 0..255 of each channel in `channels` order; both sides are
-    multiples of `side_multiple`. `long_side_px` is the longer side of the picture given to it by
-    default; a second look at `second_long_side_px` may follow where the first finds fewer than two
-    faces (0: no second look). Thresholds are on the model's own score (0..1) and on IoU;
+    `source` is where from: a path of that time, or an https address (without its query, which may
+    be a secret) that it can be fetched from again.
+    """
+
+    kind: Literal["added"] = "added"
+    source: str
+
+
+class Handling(Model):
+    """How a picture must be given to a model, and how sure is sure enough.
+
+    Input is float32 NCHW, `(sample - mean) * scale` for samples 0..255 of each channel in
+    `channels` order; both sides are multiples of `side_multiple`. `long_side_px` is the longer side
+    of the picture given to it by default; a second look at `second_long_side_px` may follow where
+    the first finds fewer than two faces (0: no second look). A model that takes one size only has
+    it in `fixed_input` (width, height in px): then the picture is made as large as fits there, and
+    the two sides do not matter. Thresholds are on the model's own score (0..1) and on IoU;
     `sure_score` is the one that becomes `shared.faces.SURE_SCORE`.
     """
 
-    name: str
-    family: Literal["centerface", "yunet"]
-    file: str
-    sha256: Sha256
-    origin: Annotated[FromWheel | FromUrl, Field(discriminator="kind")]
-    licence: str
-    fixed_shape: bool = False
-    side_multiple: int = 32
-    long_side_px: int = Field(ge=32, le=4096)
+    side_multiple: int = Field(default=32, ge=1, le=64)
+    long_side_px: Side
     second_long_side_px: int = Field(default=0, ge=0, le=4096)
+    fixed_input: tuple[Side, Side] | None = None
     channels: Literal["RGB", "BGR"]
-    scale: float = 1.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    mean: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
     score_threshold: float = Field(gt=0, lt=1)
     sure_score: float = Field(default=SURE_SCORE, gt=0, lt=1)
     nms_threshold: float = Field(gt=0, lt=1)
+
+
+class ModelEntry(Handling):
+    """One model: its file, and its handling.
+
+    `sha256` is of the file as published. `fixed_shape`: published with a fixed input shape that can
+    be freed, so that a copy with free batch, height and width is made when it is pulled.
+    """
+
+    name: FileName
+    family: Family
+    file: FileName
+    sha256: Sha256
+    origin: Annotated[FromWheel | FromUrl | Added, Field(discriminator="kind")]
+    licence: str
+    fixed_shape: bool = False
+
+    @model_validator(mode="after")
+    def _rt_detr_takes_a_square(self) -> Self:
+        fixed = self.fixed_input
+        if self.family == "rt-detr" and (fixed is None or fixed[0] != fixed[1]):
+            raise ValueError("rt-detr gives boxes as shares of a square, and needs a square input")
+        return self
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a file that is missing or can't be used; ends a sentence."""
+        if isinstance(self.origin, Added):
+            return "check the family and the options that it was added with, and add it again"
+        return f"remove its file and run 'dualface models pull {self.name}'"
+
+
+FAMILIES: Mapping[Family, Handling] = MappingProxyType(
+    {
+        "centerface": Handling(
+            long_side_px=256,
+            second_long_side_px=480,
+            channels="RGB",
+            score_threshold=0.4,
+            sure_score=0.5,
+            nms_threshold=0.3,
+        ),
+        "yunet": Handling(
+            long_side_px=320,
+            second_long_side_px=640,
+            channels="BGR",
+            score_threshold=0.6,
+            nms_threshold=0.45,
+        ),
+        # Of the following nothing was measured here: sizes and scaling are those they are trained
+        # with, thresholds those of their authors' own programs (Ultralytics, insightface, RT-DETR).
+        "yolov8-face": Handling(
+            long_side_px=640,
+            channels="RGB",
+            scale=1 / 255,
+            score_threshold=0.25,
+            sure_score=0.5,
+            nms_threshold=0.45,
+        ),
+        "scrfd": Handling(
+            long_side_px=640,
+            channels="RGB",
+            scale=1 / 128,
+            mean=(127.5, 127.5, 127.5),
+            score_threshold=0.4,
+            sure_score=0.5,
+            nms_threshold=0.4,
+        ),
+        "rt-detr": Handling(
+            long_side_px=640,
+            fixed_input=(640, 640),
+            channels="RGB",
+            scale=1 / 255,
+            score_threshold=0.3,
+            sure_score=0.5,
+            # each query is a face of its own; only what is all but the same goes
+            nms_threshold=0.8,
+        ),
+    }
+)
+"""How models of a family are handled unless their entry says otherwise."""
 
 
 _YUNET_COMMIT = (
@@ -109,14 +206,3 @@ ENTRIES: tuple[ModelEntry, ...] = (
     ),
 )
 """Best first: `auto` takes the first that is at hand."""
-
-
-def entry_of(name: str) -> ModelEntry:
-    """The entry called `name`. Raises PermanentError(BAD_OPTION) for an unknown one."""
-    for entry in ENTRIES:
-        if entry.name == name:
-            return entry
-    known = ", ".join(entry.name for entry in ENTRIES)
-    raise PermanentError(
-        ErrorCode.BAD_OPTION, f"there is no detector {name!r}; choose auto or one of {known}"
-    )

@@ -20,9 +20,11 @@ from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
 from pydantic import ValidationError
 
+from shared.cuda.own import pin
 from shared.drill import KEPT_S, Driller
 from shared.errors import (
     DeferredError,
+    DeviceLostError,
     ErrorCode,
     PermanentError,
     SpentError,
@@ -206,6 +208,7 @@ class StageWorker:
     def _child(self) -> Runtime:
         if self._runtime is None:
             settings = self.settings
+            pin(settings)
             redis = connect(settings.redis_url)
             beat = Heartbeat(
                 redis, self.stage, settings.arena, settings.heartbeat_s, settings.dead_after_s
@@ -319,6 +322,12 @@ class StageWorker:
             log.error("job failed", code=error.code.value, reason=error.message)
             code, reason = error.code, error.message
             self._surely(lambda: runtime.ledger.fail(job, code, reason))
+        except DeviceLostError as error:
+            log.error("the GPU is lost to this process, which ends", reason=error.message)
+            why = TemporaryError(error.code, error.message)
+            self._surely(lambda: runtime.ledger.let_go(job, message.item, runtime.worker, why))
+            # Not acknowledged: the parent puts the message back, for the next child.
+            os._exit(os.EX_UNAVAILABLE)
         except TemporaryError as error:
             outcome = "deferred" if isinstance(error, DeferredError) else "again"
             log.warning("repeated later", code=error.code.value, reason=error.message)

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.arena.posix import PosixArena, PosixArenaOwner, remove_leftovers
+from shared.arena.files import remove_leftovers
+from shared.arena.posix import PosixArena, PosixArenaOwner
 from shared.arena.reaper import Reaper
 from shared.errors import TemporaryError
 from shared.redisdb import Connection

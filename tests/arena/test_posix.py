@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 
 from shared.arena import posix
-from shared.arena.posix import PosixArena, PosixArenaOwner, remove_leftovers, take_over
+from shared.arena.files import remove_leftovers
+from shared.arena.posix import PosixArena, PosixArenaOwner, take_over
 from shared.arena.registry import ArenaRegistry, MappedArenas
+from shared.cuda.device import Device
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.leases import Lease
 from shared.redisdb import Connection
 from shared.runtime import slot_ref
 
 CONTEXT = multiprocessing.get_context("spawn")
+
+
+def no_gpu() -> Device:
+    raise AssertionError("no GPU is needed")
 
 
 def make(folder: Path, total: int = 10 * 4096) -> PosixArenaOwner:
@@ -109,7 +115,7 @@ def test_mapping_an_arena_that_is_gone_is_a_temporary_error(tmp_path: Path) -> N
 
 def test_a_slot_of_an_earlier_generation_is_lost(tmp_path: Path, redis: Connection) -> None:
     registry = ArenaRegistry(redis)
-    arenas = MappedArenas(registry)
+    arenas = MappedArenas(registry, no_gpu)
     with pytest.raises(TemporaryError):
         arenas.current("t")
     first, lease = make(tmp_path), Lease("slots:t:decoded", "h", 0, 1)

@@ -63,7 +63,8 @@ def test_a_job_is_the_same_for_the_same_request_and_another_for_any_other(tmp_pa
     others = [
         make_request(video, tmp_path / "p.mp4", Options()).job,
         make_request(video, tmp_path / "o.mp4", Options(crf=30)).job,
+        make_request(video, tmp_path / "o.mp4", Options(annotate=True)).job,
     ]
     os.utime(video, ns=(1, 1))
     others.append(make_request(video, tmp_path / "o.mp4", Options()).job)
-    assert len({first.job, *others}) == 4
+    assert len({first.job, *others}) == 5

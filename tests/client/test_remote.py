@@ -124,15 +124,15 @@ def test_submitted_videos_are_jobs_with_the_options_typed(
     path = video(1000)
     said = dualface(
         "submit", path, "https://videos.example.com/b.mp4?token=secret", "--crf", 30,
-        "--size", "640x360", "--layout", "stacked", "--priority", 8, "--json",
+        "--size", "640x360", "--layout", "stacked", "--priority", 8, "--annotate", "--json",
     )  # fmt: skip
     assert (said.code, said.err) == (0, "")
     jobs = {line["video"]: line["job"] for line in said.lines}
     assert set(jobs) == {"talk.mp4", "b.mp4"}
     for job in jobs.values():
         spec = job["spec"]
-        told = (spec["crf"], spec["size"], spec["layout"], spec["priority"])
-        assert told == (30, [640, 360], "stacked", 8)
+        told = (spec["crf"], spec["size"], spec["layout"], spec["priority"], spec["annotate"])
+        assert told == (30, [640, 360], "stacked", 8, True)
     assert stored(api, jobs["talk.mp4"]["spec"]["source"]) == path.read_bytes()
     human = dualface("submit", path, "--idempotency-key", "k")
     again = dualface("submit", path, "--idempotency-key", "k")

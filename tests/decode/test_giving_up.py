@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.decode.stage import decode_segment, split_job
+from services.decode.stage import DecodeStage, split_job
 from shared.arena.posix import PosixArenaOwner
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode, PermanentError
@@ -47,7 +47,7 @@ def fail(made: Runtime) -> None:
     for _ in range(made.settings.attempts):
         made.ledger.take("j", message.item, "dead")
     for _ in range(2):  # once more, as a twin of the message would
-        decode_segment(made, message)
+        DecodeStage().run(made, message)
 
 
 def test_a_source_with_three_segments_that_no_decoder_gets_through_fails(

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared.arena.posix import KEEP_FREE_BYTES
+from shared.arena.files import KEEP_FREE_BYTES
 from shared.settings import MIB, Settings, SourceLimits
+from shared.settings.catalogue import catalogue
 from tests.conftest import PROJECT
 from tests.deploy.composed import (
     COMPOSE,
@@ -57,8 +58,7 @@ def test_it_is_a_valid_compose_file() -> None:
 def test_every_variable_of_a_process_is_a_setting_and_its_value_is_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = {f"DUALFACE_{name.upper()}" for name in Settings.model_fields}
-    known |= {f"DUALFACE_SOURCE_MAX_{name.upper()}" for name in SourceLimits.model_fields}
+    known = {name for setting in catalogue().values() for name in setting.variables}
     for name, service in all_services().items():
         variables = {k: str(v) for k, v in service.get("environment", {}).items()}
         ours = {key: value for key, value in variables.items() if key.startswith("DUALFACE_")}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.infer.engines.none import NoDetector
-from services.infer.portions import GROW_AFTER, MOST, Portions, detect_by_first_that_fits
+from services.infer.portions import GROW_AFTER, MOST, Portions
 from shared.errors import OutOfMemoryError
 from shared.faces import Face
 from shared.media.layout import FrameLayout, Planes
@@ -69,11 +69,6 @@ def test_after_the_third_time_it_is_somebody_elses_turn() -> None:
     with pytest.raises(OutOfMemoryError):
         Portions().detect(device, frames(16), LAYOUT)
     assert device.calls == [16, 11, 7, 4]
-    detector, found = detect_by_first_that_fits(
-        [lambda: device, NoDetector], {}, frames(16), LAYOUT
-    )
-    assert detector.name == "none"
-    assert found == [()] * 16
 
 
 def test_it_grows_back_slowly() -> None:

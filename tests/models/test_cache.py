@@ -42,7 +42,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return path
 
     monkeypatch.setattr(cache, "fetch_member", fetch)
-    monkeypatch.setattr(cache, "entry_of", lambda _name: entry())
+    monkeypatch.setattr(cache, "entry_of", lambda *_: entry())
     return log
 
 
@@ -139,9 +139,7 @@ def test_an_address_that_does_not_answer_is_one_clear_error(
 ) -> None:
     # port 9 of this host: nothing listens, and no name is looked up
     origin = FromUrl(url="https://127.0.0.1:9/toy.onnx")
-    monkeypatch.setattr(
-        cache, "entry_of", lambda _name: entry().model_copy(update={"origin": origin})
-    )
+    monkeypatch.setattr(cache, "entry_of", lambda *_: entry().model_copy(update={"origin": origin}))
     assert code_of(lambda: pull("toy", tmp_path)) is ErrorCode.MODEL_MISSING
 
 
@@ -154,7 +152,7 @@ def test_auto_is_the_first_of_the_list_that_is_at_hand(
 ) -> None:
     toys = {name: entry(name, name.encode()) for name in ("best", "good", "centerface")}
     monkeypatch.setattr(cache, "ENTRIES", tuple(toys.values()))
-    monkeypatch.setattr(cache, "entry_of", toys.__getitem__)
+    monkeypatch.setattr(cache, "entry_of", lambda name, *_: toys[name])
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "good.onnx").write_bytes(b"good")

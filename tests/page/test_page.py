@@ -141,12 +141,12 @@ def test_several_videos_are_sent_one_after_the_other_with_the_chosen_options(
     expect(page.get_by_label("Priority")).to_be_focused()
     assert live_jobs(visitor.api) == []
     page.get_by_label("Priority").fill("8")
+    page.get_by_label("Marks around faces").select_option("Boxes")
     choose(page, *paths)
     expect(page.locator(".jobs .name")).to_have_text(["b.mp4", "a.mp4"])
     specs = [visitor.api.service.ledger.spec(job) for job in live_jobs(visitor.api)]
-    assert {(spec.layout.value, spec.size, spec.priority) for spec in specs} == {
-        ("stacked", (1080, 1920), 8)
-    }
+    chosen = {(spec.layout.value, spec.size, spec.priority, spec.annotate) for spec in specs}
+    assert chosen == {("stacked", (1080, 1920), 8, True)}
 
 
 def test_dropped_files_are_sent_too(visitor: Visitor) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from services.encode.engines.base import ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.plan import QUALITY, RateControl
+from shared.cuda.memory import Memory
 from shared.errors import EngineBusyError, ErrorCode
 from shared.jobs import Codec, OutputPlan
 from shared.media.layout import FrameLayout
@@ -61,6 +62,8 @@ class Driver:
 
 class HardwareEncoder:
     """A ChunkEncoder that needs a session of the driver and keeps it open between chunks."""
+
+    memory: Memory = "host"
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from services.compose.engines.canvas import blacken, check, part_of
+from services.compose.engines.canvas import blacken, check, chroma_of, part_of, put_marks
+from services.compose.marks import Mark
+from shared.cuda.memory import Memory
 from shared.jobs import OutputPlan, Rect
-from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
+from shared.media.layout import FrameLayout, Plane, Planes
 from shared.tracks import View
 
 
 class PlainRenderer:
-    """A `Renderer` that takes the nearest sample; I420 and NV12 sources."""
+    """A `Renderer` that takes the nearest sample, on planes in host memory."""
 
     name = "plain"
+    memory: Memory = "host"
 
     def render(
         self,
@@ -22,18 +27,16 @@ class PlainRenderer:
         views: tuple[View, View],
         output: OutputPlan,
         canvas: Planes,
+        marks: Sequence[Mark] = (),
     ) -> None:
         """See `Renderer.render`."""
         check(source, source_layout, views, output, canvas)
-        blacken(canvas, output.color.full_range)
-        chroma = source[1:]
-        if source_layout.format is PixelFormat.NV12:
-            pairs = source[1].reshape(source_layout.chroma_height, source_layout.chroma_width, 2)
-            chroma = (pairs[..., 0], pairs[..., 1])
+        blacken(canvas, output)
         for view, tile in zip(views, output.tiles, strict=True):
             _draw(source[0], canvas[0], view, tile, 1)
-            for given, made in zip(chroma, canvas[1:], strict=True):
+            for given, made in zip(chroma_of(source), chroma_of(canvas), strict=True):
                 _draw(given, made, view, tile, 2)
+        put_marks(canvas, marks)
 
 
 def _draw(given: Plane, made: Plane, view: View, tile: Rect, step: int) -> None:

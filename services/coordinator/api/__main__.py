@@ -11,6 +11,7 @@ from services.coordinator.api.app import make_app, make_service
 from shared.errors import PermanentError
 from shared.logs import configure_logs
 from shared.settings import Settings
+from shared.starting import start
 
 DRAIN_S = 20
 """From SIGTERM on, for requests that are being answered; streams of events end at once."""
@@ -20,14 +21,14 @@ USELESS = 2
 """Exit code: it says why it can't run, so restarting is no use."""
 
 
-def main(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
+def main(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
     configure_logs(settings.log_level)
     try:
         app = make_app(make_service(settings))
     except PermanentError as error:
         print(error.message, file=sys.stderr)
-        sys.exit(USELESS)
+        return USELESS
     # uvicorn drains, then raises the signal again for whoever handled it before.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
@@ -42,7 +43,8 @@ def main(settings: Settings) -> None:
         limit_concurrency=OPEN_MAX,
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main(Settings.load())
+    start(main)

@@ -1,7 +1,7 @@
 """Pages of a list of jobs, as JSON.
 
-Jobs that have ended are most of any list and change no more, so what they look like is kept: reading
-and writing 50 records costs three times what looking at their marks does.
+Jobs that have ended are most of any list and change no more, so what they look like is kept:
+reading and writing 50 records costs three times what looking at their marks does.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated
 
@@ -13,12 +14,14 @@ from services.coordinator.api.problems import EVERYWHERE, Responses, responses
 from services.coordinator.api.service import Served, Service
 from shared.arena.base import POOLS
 from shared.errors import DualfaceError
+from shared.gpu.board import hosts
 from shared.jobs import JobState
 from shared.keys import SESSION_S
-from shared.ledger import STAGES
+from shared.ledger import STAGES, JobView
 from shared.queues.dead import DeadLetters
 from shared.redisdb import RedisError
 from shared.rest import (
+    GpuOut,
     Health,
     LimitOut,
     QueueOut,
@@ -39,9 +42,10 @@ _TEXT: Responses = {200: {"description": "Prometheus", "content": {"text/plain":
 
 @router.get("/v1/system", response_model=System, responses=responses(*EVERYWHERE))
 def system(service: Served, _: Admin) -> System:
-    """Workers, limits, queues, jobs."""
+    """Workers, limits, queues, jobs, GPUs, engines in use."""
     arenas = service.arenas.all()
     things = [arena.thing(pool) for arena in arenas for pool in POOLS]
+    things += service.leases.opened()
     queues = ["split", "mux"]
     queues += [queue_of(stage, arena.name) for arena in arenas for stage in STAGES]
     running = service.ledger.listed(None, JobState.RUNNING.value, count=RATED).jobs
@@ -57,7 +61,12 @@ def system(service: Served, _: Admin) -> System:
         jobs={state.value: service.ledger.count(None, state.value) for state in JobState},
         frames_per_s=round(sum(rates), 1),
         dead_letters=len(DeadLetters(service.redis)),
-        gpus=[],
+        gpus=[
+            GpuOut(host=each.host, **gpu.model_dump())
+            for each in hosts(service.redis)
+            for gpu in each.gpus
+        ],
+        engines=_engines(service.ledger.views(running)),
     )
 
 
@@ -113,6 +122,16 @@ def metrics(service: Served, _: Scraper) -> Response:
 
     body, content_type = render_metrics(service.settings)
     return Response(body, media_type=content_type)
+
+
+def _engines(running: Sequence[JobView]) -> dict[str, dict[str, int]]:
+    """By stage and engine, for how many of these jobs it worked last."""
+    used: dict[str, dict[str, int]] = {stage: {} for stage in STAGES}
+    for view in running:
+        for stage, engine in view.engines.items():
+            known = used.setdefault(stage, {})
+            known[engine] = known.get(engine, 0) + 1
+    return used
 
 
 def _limit(service: Service, thing: str) -> LimitOut:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shared.cuda.memory import Memory
 from shared.jobs import Segment, SourceInfo
 from shared.media.layout import Planes
+from shared.sessions import SessionNeed
 
 
 class DecodedFrame(Protocol):
@@ -23,9 +25,11 @@ class DecodedFrame(Protocol):
         """True when the decoder concealed damage in it."""
 
     def write_to(self, planes: Planes) -> None:
-        """Write the upright frame as I420 into `planes`, of the source's upright size.
+        """Write the upright frame into `planes`, of the source's upright size, 8-bit I420 (three
+        planes) or NV12 (two), in the memory that the decoder's `memory` says.
 
         The samples' range and matrix are those of `SourceInfo.color`. `planes` stay the caller's.
+        On a device the work may still be on its stream when this returns.
         """
 
 
@@ -63,6 +67,17 @@ class SegmentDecoder(Protocol):
     @property
     def name(self) -> str:
         """For logs and metrics."""
+
+    @property
+    def memory(self) -> Memory:
+        """Where `write_to` wants its planes. A device's are NV12."""
+
+    @property
+    def session(self) -> SessionNeed | None:
+        """The session of the hardware that `decode` opens, and may leave open; None for software.
+
+        `decode` is called, and its iterator run to the end, while the right to it is held.
+        """
 
     @property
     def report(self) -> DecodeReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,18 @@ from av.video.frame import VideoFrame
 
 from services.decode.engines.base import DecodedFrame, DecodeReport
 from services.decode.engines.picture import PictureWriter
-from services.decode.packets import PacketEntry, PacketFile, StreamHeader
+from services.decode.engines.times import timed
+from services.decode.packets import PacketFile, StreamHeader
+from shared.cuda.memory import Memory
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Segment, SourceInfo
 from shared.media.bounds import memory_at_most
 from shared.media.layout import Planes
-from shared.media.timestamps import between, frame_ticks, generated_pts
+from shared.sessions import SessionNeed
 from shared.settings import SourceLimits
 
 # Room for pictures that grow in mid-stream, whatever the size of the first.
 _SMALL_PIXELS = 1 << 22
-# A packet gives one picture, as a rule; some hold a few.
-_FRAMES_PER_PACKET = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,8 @@ class PyAvDecoder:
     """The decoder of last resort: every codec, no device. `threads` 0 means one per core."""
 
     name = "pyav"
+    memory: Memory = "host"
+    session: SessionNeed | None = None
 
     def __init__(self, threads: int = 0, limits: SourceLimits | None = None) -> None:
         self._threads = threads
@@ -66,33 +67,19 @@ class PyAvDecoder:
         report = self.report = DecodeReport(expected=segment.frames)
         writer = PictureWriter(source)
         with PacketFile(path) as packets, memory_at_most(self._limits.memory_mib):
-            times = _Times(packets.entries, segment, source, report)
-            most = _FRAMES_PER_PACKET * len(packets.entries) + 64
-            anything = False
-            for count, frame in enumerate(self._pictures(packets, source)):
-                if count >= most:
-                    raise PermanentError(
-                        ErrorCode.TOO_DAMAGED,
-                        f"Segment {segment.index} has over {count} frames in "
-                        f"{len(packets.entries)} packets: the source is damaged there, "
-                        "get it again.",
-                    )
-                if self._too_large(frame, source):
-                    report.failed_packets += 1
-                    continue
-                anything = True
-                pts = times.of(frame)
-                if pts is None:
-                    continue
-                report.shown += 1
+            pictures = self._fit(self._pictures(packets, source), source)
+            for pts, frame in timed(pictures, packets.entries, segment, source, report):
                 report.concealed += frame.is_corrupt
                 yield PyAvFrame(pts, frame.is_corrupt, frame, writer)
-            if not anything and any(entry.shown for entry in packets.entries):
-                raise PermanentError(
-                    ErrorCode.TOO_DAMAGED,
-                    f"No frame of segment {segment.index} can be decoded: the source is damaged "
-                    "there, get it again.",
-                )
+
+    def _fit(
+        self, frames: Iterator[VideoFrame], source: SourceInfo
+    ) -> Iterator[tuple[int | None, VideoFrame | None]]:
+        """The frames and the numbers of their packets, those of a forbidden size left out."""
+        for frame in frames:
+            large = self._too_large(frame, source)
+            self.report.failed_packets += large
+            yield frame.pts, None if large else frame
 
     def _most_pixels(self, source: SourceInfo) -> int:
         """A later parameter set may name any size: twice the source's is room for real changes."""
@@ -163,58 +150,3 @@ def _decoded(
         yield from context.decode(None)
     except (av.error.FFmpegError, ValueError):
         report.failed_packets += 1
-
-
-class _Times:
-    """Gives each frame of one segment its time, or says that it is not to be shown."""
-
-    def __init__(
-        self,
-        entries: tuple[PacketEntry, ...],
-        segment: Segment,
-        source: SourceInfo,
-        report: DecodeReport,
-    ) -> None:
-        self._entries = entries
-        self._first = segment.first_pts
-        self._end = segment.end_pts
-        self._source = source
-        self._report = report
-        self._step = frame_ticks(source.frame_rate, source.time_base)
-        self._known = sorted({e.pts for e in entries if e.shown and e.pts is not None})
-        self._last: int | None = None
-        self._count = 0
-
-    def of(self, frame: VideoFrame) -> int | None:
-        """Its time in ticks, later than that of the one before; None when it isn't shown."""
-        number = frame.pts
-        entry = self._entries[number] if number is not None else None
-        if entry is not None and not entry.shown:
-            return None
-        if self._source.generated_times:
-            self._count += 1
-            return generated_pts(self._count - 1, self._source.frame_rate, self._source.time_base)
-        pts = entry.pts if entry is not None else None
-        if pts is not None and not self._owns(pts):
-            return None
-        if pts is None or (self._last is not None and pts <= self._last):
-            pts = self._repaired()
-        if pts is None:
-            self._report.no_room += 1
-            return None
-        self._last = pts
-        return pts
-
-    def _owns(self, pts: int) -> bool:
-        if self._first is not None and pts < self._first:
-            return False
-        return self._end is None or pts < self._end
-
-    def _repaired(self) -> int | None:
-        """A free tick after the frame before and ahead of the next known time."""
-        self._report.repaired += 1
-        if self._last is None:
-            return self._first if self._first is not None else (self._known or [0])[0]
-        place = bisect_right(self._known, self._last)
-        following = self._known[place] if place < len(self._known) else self._end
-        return between(self._last, following, self._step)

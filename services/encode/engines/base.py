@@ -9,6 +9,7 @@ from typing import Protocol
 from pydantic import Field
 
 from services.encode.plan import QUALITY, RateControl
+from shared.cuda.memory import Memory
 from shared.jobs import Codec, Model, OutputPlan
 from shared.media.layout import FrameLayout, Planes
 from shared.sessions import SessionNeed
@@ -20,7 +21,8 @@ Frame = tuple[int, Planes]
 class ChunkInfo(Model):
     """Facts of a written chunk. `first_pts` and `last_pts` in ticks of the output's time base.
 
-    Chunks with the same `header_sha256` (parameter sets) can be joined.
+    Chunks of the same codec and size can be joined; those with the same `header_sha256` (parameter
+    sets) share a description in the result.
     """
 
     frames: int = Field(ge=1)
@@ -34,8 +36,13 @@ class ChunkEncoder(Protocol):
     """Encodes one batch to one file that decodes by itself.
 
     Deterministic: the same frames, output, rate and threads give the same bytes, whatever was
-    encoded before.
+    encoded before (of hardware: by the same kind of device and driver).
     """
+
+    @property
+    def memory(self) -> Memory:
+        """Where the planes of `frames` have to lie. On a device they are NV12."""
+        ...
 
     @property
     def session(self) -> SessionNeed | None:
@@ -65,6 +72,8 @@ class ChunkEncoder(Protocol):
         Raises PermanentError: BAD_OPTION when the encoder refuses the output's options,
         SOURCE_EMPTY without frames, INTERNAL when times do not increase or `layout` is not the
         output's size, OUTPUT_UNWRITABLE; TemporaryError NO_SPACE when the disk is full;
-        EngineBusyError, before the first frame is asked for, when the driver opens no session.
+        EngineBusyError, before the first frame is asked for, when the driver opens no session;
+        EngineError, likewise, with `able` False when the device can't; with `able` True when it
+        broke, at any frame; DeviceLostError.
         """
         ...

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import av
 from av.bitstream import BitStreamFilterContext
@@ -18,6 +19,7 @@ from av.video.stream import VideoStream
 
 from services.encode.chunks import write_chunk
 from services.encode.engines.base import ChunkInfo, Frame
+from services.encode.engines.common import check_size, in_order, info_of
 from services.encode.plan import (
     QUALITY,
     RateControl,
@@ -25,16 +27,28 @@ from services.encode.plan import (
     encoder_options,
     encoder_threads,
 )
+from shared.cuda.memory import Memory
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Codec, ColorTags, OutputPlan
 from shared.media.layout import FrameLayout, PixelFormat, Planes
+from shared.sessions import SessionNeed
 
-_Encoder = Literal["libx264", "libx265"]
+_Encoder = Literal["libx264", "libx265", "h264_nvenc", "hevc_nvenc"]
 _ENCODERS: dict[Codec, _Encoder] = {Codec.H264: "libx264", Codec.HEVC: "libx265"}
 
 LIMITED_RANGE = 1
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_MPEG and AVCOL_RANGE_JPEG."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of FFmpeg's encoders is opened for a chunk. `pixels`: the format it is given."""
+
+    encoder: str
+    pixels: str
+    threads: int
+    options: dict[str, str]
 
 
 class PyAvEncoder:
@@ -46,11 +60,12 @@ class PyAvEncoder:
     `threads` are frame threads, which cost less size and time than slices.
     """
 
-    session = None
+    memory: Memory = "host"
+    session: SessionNeed | None = None
 
     def __init__(self, threads: int = 1, *, vector_code: bool = True) -> None:
         """`vector_code` False: without hand-written assembly, three to five times slower, and out
-        of reach of its bugs. Chunks of both kinds join."""
+        of reach of its bugs."""
         self._threads = threads
         self._vector_code = vector_code
 
@@ -67,62 +82,77 @@ class PyAvEncoder:
         rate: RateControl = QUALITY,
     ) -> ChunkInfo:
         """See ChunkEncoder."""
-        if (layout.width, layout.height) != (output.width, output.height):
-            raise PermanentError(
-                ErrorCode.INTERNAL,
-                f"Frames of {layout.width}x{layout.height} px came for an output of"
-                f" {output.width}x{output.height} px; compose must render the output's size.",
-            )
+        check_size(layout, output)
+        recipe = self._recipe(layout, output, rate)
 
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
-            options = encoder_options(output, rate, vector_code=self._vector_code)
-            threads = encoder_threads(rate, self._threads)
-            stream = _open(out, layout, output, threads, options, rate)
-            return stream, _packets(stream, frames, layout, output)
+            stream = _stream(out, output, recipe)
+            try:
+                self._open(stream.codec_context)
+            except (OSError, av.FFmpegError, ValueError) as error:
+                raise _refused(recipe.encoder, output, rate) from error
+            return stream, self._packets(stream, frames, layout, output)
 
-        note = write_chunk(path, Fraction(*output.time_base), make)
-        return ChunkInfo(
-            frames=note.frames,
-            size_bytes=path.stat().st_size,
-            first_pts=note.first_pts,
-            last_pts=note.last_pts,
-            header_sha256=note.header_sha256,
+        return info_of(write_chunk(path, Fraction(*output.time_base), make), path)
+
+    def _recipe(self, layout: FrameLayout, output: OutputPlan, rate: RateControl) -> Recipe:
+        native_nv12 = layout.format is PixelFormat.NV12 and output.codec is Codec.H264
+        return Recipe(
+            _ENCODERS[output.codec],
+            "nv12" if native_nv12 else "yuv420p",
+            encoder_threads(rate, self._threads),
+            encoder_options(output, rate, vector_code=self._vector_code),
         )
 
+    def _open(self, context: VideoCodecContext) -> None:
+        context.open()
 
-def _open(
-    out: OutputContainer,
-    layout: FrameLayout,
-    output: OutputPlan,
-    threads: int,
-    options: dict[str, str],
-    rate: RateControl,
-) -> VideoStream:
-    """Add the encoder's stream to `out` and open it."""
-    name = _ENCODERS[output.codec]
-    stream = out.add_stream(
-        name, rate=Fraction(*output.frame_rate), width=output.width, height=output.height
-    )
+    def _encode(
+        self, context: VideoCodecContext, frame: VideoFrame | None
+    ) -> list[Packet[VideoStream]]:
+        return context.encode(frame)
+
+    def _packets(
+        self,
+        stream: VideoStream,
+        frames: Iterable[Frame],
+        layout: FrameLayout,
+        output: OutputPlan,
+    ) -> list[Packet[VideoStream]]:
+        """Encode all `frames`."""
+        context = stream.codec_context
+        packets: list[Packet[VideoStream]] = []
+        for pts, planes in in_order(frames):
+            picture = _frame(pts, planes, layout, output, context.pix_fmt or "")
+            packets += self._encode(context, picture)
+        packets += self._encode(context, None)
+        return [_without_settings(stream, packets[0]), *packets[1:]]
+
+
+def _stream(out: OutputContainer, output: OutputPlan, recipe: Recipe) -> VideoStream:
+    """Add the encoder's stream to `out`, not open yet."""
+    rate = Fraction(*output.frame_rate)
+    name = cast(_Encoder, recipe.encoder)
+    stream = out.add_stream(name, rate=rate, width=output.width, height=output.height)
     context = stream.codec_context
-    native_nv12 = layout.format is PixelFormat.NV12 and output.codec is Codec.H264
-    context.pix_fmt = "nv12" if native_nv12 else "yuv420p"
+    context.pix_fmt = recipe.pixels
     context.time_base = stream.time_base = Fraction(*output.time_base)
     context.sample_aspect_ratio = Fraction(1)
     _tag(context, output.color)
     context.thread_type = ThreadType.FRAME
-    context.thread_count = threads
-    context.options = options
-    try:
-        context.open()
-    except (OSError, av.FFmpegError, ValueError) as error:
-        quality = rate.mode is RateMode.QUALITY
-        chosen = f"crf {output.crf}" if quality else f"{rate.peak_kbps} kbit/s"
-        raise PermanentError(
-            ErrorCode.BAD_OPTION,
-            f"{name} does not take {output.width}x{output.height} px with preset"
-            f" {output.preset!r} and {chosen}; choose others.",
-        ) from error
+    context.thread_count = recipe.threads
+    context.options = recipe.options
     return stream
+
+
+def _refused(name: str, output: OutputPlan, rate: RateControl) -> PermanentError:
+    quality = rate.mode is RateMode.QUALITY
+    chosen = f"crf {output.crf}" if quality else f"{rate.peak_kbps} kbit/s"
+    return PermanentError(
+        ErrorCode.BAD_OPTION,
+        f"{name} does not take {output.width}x{output.height} px with preset"
+        f" {output.preset!r} and {chosen}; choose others.",
+    )
 
 
 def _tag(target: VideoCodecContext | VideoFrame, color: ColorTags) -> None:
@@ -132,31 +162,13 @@ def _tag(target: VideoCodecContext | VideoFrame, color: ColorTags) -> None:
     target.colorspace = color.matrix
 
 
-def _packets(
-    stream: VideoStream, frames: Iterable[Frame], layout: FrameLayout, output: OutputPlan
-) -> list[Packet[VideoStream]]:
-    """Encode all `frames`."""
-    context = stream.codec_context
-    packets: list[Packet[VideoStream]] = []
-    last: int | None = None
-    for pts, planes in frames:
-        if last is not None and pts <= last:
-            raise PermanentError(
-                ErrorCode.INTERNAL, f"Frame times in a batch do not increase: {pts} after {last}."
-            )
-        last = pts
-        packets += context.encode(_frame(pts, planes, layout, output))
-    if last is None:
-        raise PermanentError(ErrorCode.SOURCE_EMPTY, "A batch without frames can't be encoded.")
-    packets += context.encode(None)
-    return [_without_settings(stream, packets[0]), *packets[1:]]
+def _frame(
+    pts: int, planes: Planes, layout: FrameLayout, output: OutputPlan, pixels: str
+) -> VideoFrame:
+    """The planes as a frame of the format `pixels`, without copying them where they are.
 
-
-def _frame(pts: int, planes: Planes, layout: FrameLayout, output: OutputPlan) -> VideoFrame:
-    """The planes as a frame, without copying them.
-
-    x264 and x265 copy a frame's pixels before encode() returns, so the arena's memory is not
-    referred to afterwards. Neither needs aligned rows.
+    x264, x265 and NVENC copy a frame's pixels before encode() returns, so the arena's memory is not
+    referred to afterwards. None needs aligned rows.
     """
     # DLPack has no read-only arrays before version 1, which PyAV does not speak: then copy
     lent = tuple(plane if plane.flags.writeable else plane.copy() for plane in planes)
@@ -164,8 +176,8 @@ def _frame(pts: int, planes: Planes, layout: FrameLayout, output: OutputPlan) ->
         y, uv = lent
         pairs = uv.reshape(layout.chroma_height, layout.chroma_width, 2)
         frame = VideoFrame.from_dlpack((y, pairs), format="nv12")
-        if output.codec is Codec.HEVC:
-            frame = frame.reformat(format="yuv420p")
+        if pixels != "nv12":
+            frame = frame.reformat(format=pixels)
     else:
         frame = VideoFrame.from_dlpack(lent, format="yuv420p")
     frame.pts = pts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shared.cuda.memory import Memory
 from shared.faces import Face
 from shared.media.layout import FrameLayout, Planes
 
@@ -12,6 +13,7 @@ class NoDetector:
     """A `Detector`. Cameras keep their views over its frames; better than losing them."""
 
     name = "none"
+    memory: Memory = "host"
 
     def detect(self, frames: Sequence[Planes], layout: FrameLayout) -> list[tuple[Face, ...]]:
         """See `Detector.detect`."""

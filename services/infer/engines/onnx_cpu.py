@@ -8,28 +8,26 @@ the full size is ever converted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from services.infer.engines.looks import Look, look_of, one_by_one
+from services.infer.engines.onnx_session import (
+    ORT_ERRORS,
+    RUN_ERRORS,
+    is_out_of_memory,
+    open_session,
+    told,
+)
 from services.infer.families import DECODERS, Array, Candidates, suppress, to_faces
-from services.infer.plan import input_size, picture_size
+from shared.cuda.memory import Memory
 from shared.errors import ErrorCode, OutOfMemoryError, PermanentError
 from shared.faces import Face
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 from shared.models import ModelEntry
-
-PEOPLE = 2
-"""A frame with fewer faces than this at the first look gets the second, larger one."""
-
-PATIENCE = 2
-MOST_PATIENCE = 3
-"""Larger looks in vain that a batch begins with, and the most it can earn by looks that helped."""
 
 _TRIAL_PX = 64
 """Height of the picture for a trial run; a multiple of every model's side_multiple."""
@@ -42,34 +40,6 @@ _YUV_TO_RGB = np.array(
 _YUV_ZERO = np.array((16.0, 128.0, 128.0))
 
 
-# ONNX Runtime's errors have no common base
-_ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
-_OUT_OF_MEMORY = "Failed to allocate memory"
-"""What ONNX Runtime's allocators say."""
-
-_RUN_ERRORS: tuple[type[Exception], ...] = (*_ORT_ERRORS, ValueError, IndexError)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """One size of picture: `w`, `h` of the picture, `padded` (w, h) of the model's input, in px."""
-
-    w: int
-    h: int
-    padded: tuple[int, int]
-
-
 def use_one_thread() -> None:
     """Keep OpenCV to the calling thread, for this process: parallelism comes from processes."""
     cv2.setNumThreads(1)
@@ -79,6 +49,8 @@ class OnnxCpuDetector:
     """A `Detector`. Frames go through the model one by one: a batch is 0 to 25 % slower per frame
     on a CPU with one thread, as its activations no longer fit the cache.
     """
+
+    memory: Memory = "host"
 
     def __init__(
         self,
@@ -98,15 +70,19 @@ class OnnxCpuDetector:
         self._second_side = (
             entry.second_long_side_px if second_long_side_px is None else second_long_side_px
         )
+        if entry.fixed_input is not None:
+            self._second_side = 0  # it would be the first again
         self._decode = DECODERS[entry.family]
         self._matrix, self._offset = _colour_transform(entry)
+        self._black: list[float] = ((0.0 - np.array(entry.mean)) * entry.scale).tolist()
         try:
-            self._session = _open(path, threads)
-        except _ORT_ERRORS as error:
-            raise _damaged(entry.name, error) from error
+            self._session = open_session(path, threads)
+        except ORT_ERRORS as error:
+            raise _damaged(entry, error) from error
         self._input: str = self._session.get_inputs()[0].name
         # a model of another family loads well and fails, or lies, only when run
-        self._candidates(np.zeros((1, 3, _TRIAL_PX, 2 * _TRIAL_PX), dtype=np.float32))
+        width, height = entry.fixed_input or (2 * _TRIAL_PX, _TRIAL_PX)
+        self._candidates(np.zeros((1, 3, height, width), dtype=np.float32))
 
     @property
     def name(self) -> str:
@@ -114,68 +90,80 @@ class OnnxCpuDetector:
         return f"onnx-cpu:{self._entry.name}"
 
     def detect(self, frames: Sequence[Planes], layout: FrameLayout) -> list[tuple[Face, ...]]:
-        """See `Detector.detect`. A frame with fewer than PEOPLE faces is looked at again, larger.
-
-        A look in vain makes more of them in this batch unlikely to help, one that finds more makes
-        it likely (a face too small, or turned away now and then): each kind of frame, by the
-        number of faces found at first, has its own patience.
-        """
-        found = []
-        patience = [PATIENCE if self._second_side > self._side else 0] * PEOPLE
-        for planes in frames:
-            faces = self._look(planes, layout, self._side)
-            first = len(faces)
-            if first < PEOPLE and patience[first] > 0:
-                closer = self._look(planes, layout, self._second_side)
-                helped = len(closer) > first
-                patience[first] = min(MOST_PATIENCE, patience[first] + (1 if helped else -1))
-                faces = closer if helped else faces
-            found.append(faces)
-        return found
+        """See `Detector.detect`, and `looks.one_by_one`."""
+        return one_by_one(
+            frames,
+            lambda planes: self._look(planes, layout, self._side),
+            (lambda planes: self._look(planes, layout, self._second_side))
+            if self._second_side > self._side
+            else None,
+        )
 
     def free(self) -> None:
         """See `Detector.free`: ONNX Runtime's arena on the CPU keeps no more than one frame's."""
 
     def _look(self, planes: Planes, layout: FrameLayout, side: int) -> tuple[Face, ...]:
-        w, h = picture_size(layout.width, layout.height, side)
-        padded = input_size(layout.width, layout.height, side, self._entry.side_multiple)
-        picture = self._picture(planes, layout, _Look(w, h, padded))
+        look = look_of(self._entry, layout, side)
+        picture = self._picture(planes, layout, look)
         candidates = self._candidates(picture)
         best = suppress(candidates, self._entry.nms_threshold)
-        return to_faces(best, layout.width / w, layout.height / h, self._entry.sure_score)
+        scale_x, scale_y = layout.width / look.w, layout.height / look.h
+        return to_faces(best, scale_x, scale_y, self._entry.sure_score)
 
-    def _picture(self, planes: Planes, layout: FrameLayout, look: _Look) -> Array:
+    def _picture(self, planes: Planes, layout: FrameLayout, look: Look) -> Array:
         """The model's input (1, 3, h, w) float32; right and below of the picture is black."""
         small = _shrink(planes, layout, look.w, look.h)
         luma = small[0].astype(np.float32)
         width, height = look.padded
-        picture = np.zeros((1, 3, height, width), dtype=np.float32)
-        for channel, (y, u, v), offset in zip(picture[0], self._matrix, self._offset, strict=True):
+        picture = np.empty((1, 3, height, width), dtype=np.float32)
+        for channel, (y, u, v), offset, black in zip(
+            picture[0], self._matrix, self._offset, self._black, strict=True
+        ):
             # not a matrix product: NumPy's runs on all cores, and they wait by spinning
             chroma = cv2.addWeighted(small[1], u, small[2], v, offset, dtype=cv2.CV_32F)
             channel[: look.h, : look.w] = cv2.scaleAdd(luma, y, chroma)
+            channel[look.h :] = channel[:, look.w :] = black
         return picture
 
     def _candidates(self, picture: Array) -> Candidates:
         try:
             outputs = self._session.run(None, {self._input: picture})
+            if not all(isinstance(each, np.ndarray) and each.dtype.kind == "f" for each in outputs):
+                raise ValueError("not all its outputs are tensors of floating-point numbers")
             return self._decode(outputs, 0, picture.shape[3], self._entry.score_threshold)
-        except MemoryError as error:
-            raise OutOfMemoryError("on the CPU") from error
-        except _RUN_ERRORS as error:
-            if _OUT_OF_MEMORY in str(error):
+        except RUN_ERRORS as error:
+            if is_out_of_memory(error):
                 raise OutOfMemoryError("on the CPU") from error
-            raise _damaged(self._entry.name, error) from error
+            raise _damaged(self._entry, error) from error
 
 
-def _open(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # several workers share the cores: waiting threads must not burn them
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def fixed_input(path: Path) -> tuple[int, int] | None:
+    """The only size (width, height) in px that the model in `path` takes; None: it takes any.
+
+    Raises PermanentError MODEL_DAMAGED for what is no model, or takes anything but one picture.
+    """
+    try:
+        inputs = open_session(path, 1).get_inputs()
+    except ORT_ERRORS as error:
+        why = told(error).replace(str(path), "it")
+        raise PermanentError(
+            ErrorCode.MODEL_DAMAGED, f"the file is no model that ONNX Runtime can load ({why})"
+        ) from error
+    shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type == "tensor(float)" else ()
+    given = [side if isinstance(side, int) and side > 0 else 0 for side in shape]
+    if (
+        len(given) != 4
+        or given[0] > 1
+        or given[1] not in (0, 3)
+        or (given[2] > 0) != (given[3] > 0)
+    ):
+        takes = ", ".join(f"{each.type} {each.shape}" for each in inputs)
+        raise PermanentError(
+            ErrorCode.MODEL_DAMAGED,
+            "a detection model has one input, tensor(float) [batch, 3, height, width] with any "
+            f"batch or one, and this one has {takes or 'none'}; export it anew",
+        )
+    return (given[3], given[2]) if given[2] else None
 
 
 def _colour_transform(entry: ModelEntry) -> tuple[list[list[float]], list[float]]:
@@ -216,9 +204,8 @@ def _resize(plane: Plane, w: int, h: int) -> Plane:
     return np.asarray(cv2.resize(plane, (w, h), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def _damaged(model: str, error: Exception) -> PermanentError:
+def _damaged(entry: ModelEntry, error: Exception) -> PermanentError:
     return PermanentError(
         ErrorCode.MODEL_DAMAGED,
-        f"the detection model {model} can't be used ({str(error)[:200]}); "
-        f"remove its file and run 'dualface models pull {model}'",
+        f"the detection model {entry.name} can't be used ({told(error)}); {entry.remedy}",
     )

@@ -85,6 +85,7 @@ export class Options {
     f.preset = select("preset", PRESETS, specs.preset.default, (value) => value);
     f.fps = number("fps", { min: 1, max: limits(specs.fps_limit).maximum, step: "any" });
     f.detect = number("detect", bounds(limits(specs.detect_every)));
+    f.annotate = select("annotate", ["", "boxes"], "", (value) => (value ? "Boxes" : "None"));
     f.priority = number("priority", {
       ...bounds(specs.priority), value: specs.priority.default, required: true,
     });
@@ -110,6 +111,7 @@ export class Options {
       field("Preset", f.preset, "slower is smaller"),
       field("Frame rate, at most", f.fps, "frames/s"),
       field("Detect faces every", f.detect, "frames"),
+      field("Marks around faces", f.annotate),
       field("Priority", f.priority, "0 to 9, higher is sooner"),
       h("p", { class: "reset" },
         h("button", { type: "button", class: "quiet", onclick: () => this.#reset() },
@@ -138,6 +140,7 @@ export class Options {
       preset: f.preset.value,
       fps_limit: numeric(f.fps),
       detect_every: numeric(f.detect),
+      annotate: f.annotate.value === "boxes",
       priority: numeric(f.priority),
     };
   }
@@ -169,6 +172,7 @@ export function inWords(spec) {
     spec.container !== "mp4" && word(spec.container),
     spec.fps_limit && `at most ${spec.fps_limit} frames/s`,
     spec.detect_every && `faces every ${spec.detect_every} frames`,
+    spec.annotate && "boxes around faces",
     spec.priority !== 5 && `priority ${spec.priority}`,
   ].filter(Boolean);
 }

@@ -1,8 +1,4 @@
-"""What NVML tells of this host's GPUs: how busy they are, how full. The one importer of `pynvml`.
-
-Where there is no driver, no GPU or no package, there is nothing to tell, and nothing is wrong. A
-figure that a device does not have (MIG, older ones) is None, the others are told all the same.
-"""
+"""How busy and how full this host's GPUs are: for Prometheus, and for `GET /v1/system`."""
 
 from __future__ import annotations
 
@@ -12,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
+from shared.gpu.board import GpuBoard, GpuRecord
+from shared.gpu.nvml import Handle, Nvml, text
 from shared.logs import Log
 from shared.metrics import Meter
 from shared.metrics.catalogue import (
@@ -37,6 +35,20 @@ class GpuLoad:
     memory_total_bytes: int | None
     decoder_busy: float | None
     encoder_busy: float | None
+    uuid: str | None = None
+    name: str | None = None
+
+    def record(self) -> GpuRecord:
+        """For others' eyes."""
+        return GpuRecord(
+            uuid=self.uuid or str(self.index),
+            name=self.name or "GPU",
+            memory_used_bytes=self.memory_used_bytes,
+            memory_total_bytes=self.memory_total_bytes,
+            busy=self.busy,
+            decoder_busy=self.decoder_busy,
+            encoder_busy=self.encoder_busy,
+        )
 
 
 class Gpus:
@@ -44,63 +56,31 @@ class Gpus:
 
     def __init__(self, nvml: ModuleType | None = None) -> None:
         """`nvml`: instead of pynvml. Raises nothing: without a driver there are no GPUs."""
-        self._nvml = nvml if nvml is not None else _pynvml()
-        if self._nvml is not None:
-            try:
-                self._nvml.nvmlInit()
-            except self._nvml.NVMLError:
-                self._nvml = None
+        self._nvml = Nvml(nvml)
 
     def loads(self) -> list[GpuLoad]:
         """Every GPU that answers, by index. Blocks for milliseconds, with a sick driver longer."""
-        nvml = self._nvml
-        if nvml is None:
-            return []
-        try:
-            count = int(nvml.nvmlDeviceGetCount())
-        except nvml.NVMLError:
-            return []
-        found = [self._load(nvml, index) for index in range(count)]
-        return [load for load in found if load is not None]
+        return [self._load(index, handle) for index, handle in self._nvml.handles()]
 
     def close(self) -> None:
         """NVML is used no more."""
-        if self._nvml is not None:
-            self._nvml.nvmlShutdown()
-            self._nvml = None
+        self._nvml.close()
 
-    def _load(self, nvml: ModuleType, index: int) -> GpuLoad | None:
-        try:
-            device = nvml.nvmlDeviceGetHandleByIndex(index)
-        except nvml.NVMLError:
-            return None  # fell off the bus, or is another's
-
-        def told(ask: Callable[[], float]) -> float | None:
-            try:
-                return ask()
-            except nvml.NVMLError:
-                return None
-
-        used = told(lambda: nvml.nvmlDeviceGetMemoryInfo(device).used)
-        total = told(lambda: nvml.nvmlDeviceGetMemoryInfo(device).total)
+    def _load(self, index: int, device: Handle) -> GpuLoad:
+        told = self._nvml.told
+        used = told(lambda nvml: int(nvml.nvmlDeviceGetMemoryInfo(device).used))
+        total = told(lambda nvml: int(nvml.nvmlDeviceGetMemoryInfo(device).total))
         return GpuLoad(
             index=index,
-            busy=told(lambda: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100),
-            memory_used_bytes=None if used is None else int(used),
-            memory_total_bytes=None if total is None else int(total),
+            busy=told(lambda nvml: nvml.nvmlDeviceGetUtilizationRates(device).gpu / 100),
+            memory_used_bytes=used,
+            memory_total_bytes=total,
             # Both answer [percent, sampling period in us].
-            decoder_busy=told(lambda: nvml.nvmlDeviceGetDecoderUtilization(device)[0] / 100),
-            encoder_busy=told(lambda: nvml.nvmlDeviceGetEncoderUtilization(device)[0] / 100),
+            decoder_busy=told(lambda nvml: nvml.nvmlDeviceGetDecoderUtilization(device)[0] / 100),
+            encoder_busy=told(lambda nvml: nvml.nvmlDeviceGetEncoderUtilization(device)[0] / 100),
+            uuid=told(lambda nvml: text(nvml.nvmlDeviceGetUUID(device))),
+            name=told(lambda nvml: text(nvml.nvmlDeviceGetName(device))),
         )
-
-
-def _pynvml() -> ModuleType | None:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    module: ModuleType = pynvml
-    return module
 
 
 SHARES: tuple[tuple[Metric, Callable[[GpuLoad], float | None]], ...] = (
@@ -131,16 +111,16 @@ def forget(index: int, meter: Meter) -> None:
         meter.set(metric, math.nan, gpu=str(index))
 
 
-def watch_gpus(meter: Meter, budget_mib: int | None) -> None:
+def watch_gpus(meter: Meter, budget_mib: int | None, board: GpuBoard | None = None) -> None:
     """Sample this host's GPUs every few seconds, for as long as the process lives, in a thread of
-    its own: a driver that hangs holds up nothing else. Returns at once; nothing where there is no
-    GPU or nobody counts."""
-    if meter.on:
-        arguments = (meter, budget_mib)
+    its own: a driver that hangs holds up nothing else. What is seen is counted, and put on `board`
+    if there is one. Returns at once; does nothing where there is no GPU, or nobody to tell."""
+    if meter.on or board is not None:
+        arguments = (meter, budget_mib, board)
         threading.Thread(target=_watch, args=arguments, name="gpus", daemon=True).start()
 
 
-def _watch(meter: Meter, budget_mib: int | None) -> None:
+def _watch(meter: Meter, budget_mib: int | None, board: GpuBoard | None) -> None:
     gpus = Gpus()
     loads = gpus.loads()
     if loads:
@@ -151,5 +131,7 @@ def _watch(meter: Meter, budget_mib: int | None) -> None:
             tell(load, meter, budget_mib)
         for index in known - {load.index for load in loads}:
             forget(index, meter)
+        if board is not None:
+            board.put([load.record() for load in loads])
         pause.wait(EVERY_S)
         loads = gpus.loads()

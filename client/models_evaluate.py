@@ -1,0 +1,269 @@
+"""`dualface models quantize` and `dualface models evaluate`: INT8, and whether it may be used."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+
+from client.options import JsonOption
+from shared.settings import Settings
+
+if TYPE_CHECKING:  # pydantic's models and rich: other commands do not need them
+    from client.showing import Out
+    from shared.jobs import Model
+    from shared.models.precision import Evaluation, Progress, Row
+
+    Answer = TypeVar("Answer", bound=Model)
+
+Copy = Literal["int8", "fp16"]
+"""As `shared.models.precision.Variant`, whose import would slow down the start of `run`."""
+
+ModelArgument = Annotated[str, typer.Argument(help="A model of `models list`.", metavar="NAME")]
+
+
+def quantize(
+    name: ModelArgument,
+    frames: Annotated[
+        list[Path],
+        typer.Option(help="A video or picture to calibrate on; may be repeated.", metavar="VIDEO"),
+    ],
+    more: Annotated[
+        list[Path] | None, typer.Argument(help="More of them.", metavar="[VIDEO]...")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=4096, help="Frames, of all files.")] = 128,
+    seed: Annotated[int, typer.Option(help="Another seed takes other frames.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an INT8 copy of a model, calibrated on frames of your videos.
+
+    Frames are looked at, sorted by condition (low light, backlight, occlusion, profile, blur,
+    normal) and taken from all of them in turn. `models evaluate` then says what the copy is worth.
+    """
+    raise typer.Exit(_quantize(name, [*frames, *(more or [])], count, seed, as_json=as_json))
+
+
+def evaluate(
+    name: ModelArgument,
+    labels: Annotated[
+        Path,
+        typer.Option(help="Labelled faces: dlib's .xml, WIDER FACE's .txt, .json, .csv."),
+    ],
+    precision: Annotated[Copy, typer.Option(help="The copy to compare.")] = "int8",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures. Default: that of the labels.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a report for people.", metavar="OUT.html")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a copy of a model with the model itself on labelled pictures, and judge it."""
+    raise typer.Exit(_evaluate(name, precision, labels, images, report, as_json=as_json))
+
+
+def _quantize(name: str, frames: list[Path], count: int, seed: int, *, as_json: bool) -> int:
+    from client.showing import Out, table
+    from shared.models.precision import (
+        Condition,
+        Quantized,
+        QuantizeRequest,
+    )
+
+    _fetched(name)
+    out = Out(as_json=as_json)
+    request = QuantizeRequest(
+        name=name, frames=tuple(path.absolute() for path in frames), seed=seed, count=count
+    )
+    answer = _ask("services.infer.lab.quantize", request, Quantized, out)
+    out.line(answer)
+    if as_json:
+        return 0
+    log = answer.log
+    rows = [
+        (condition.value, str(sum(f.condition is condition for f in log.frames)), str(found))
+        for condition in Condition
+        if (found := log.found.get(condition, 0))
+    ]
+    table(out, ("condition", "calibrated on", "of found"), rows)
+    missing = [each.value for each in Condition if not log.found.get(each, 0)]
+    if missing:
+        out.note(f"None of the frames shows {', '.join(missing)}.")
+    if len(log.frames) < log.wanted:
+        out.note(f"The files have {len(log.frames)} different frames, not {log.wanted}.")
+    out.say(f"{answer.file}")
+    out.note(f"It is not used yet; next: dualface models evaluate {name} --labels FILE")
+    return 0
+
+
+def _evaluate(
+    name: str,
+    precision: Copy,
+    labels: Path,
+    images: Path | None,
+    report: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    from client.showing import Out
+    from shared.models.precision import Evaluated, EvaluateRequest
+
+    _fetched(name)
+    out = Out(as_json=as_json)
+    request = EvaluateRequest(
+        name=name,
+        precision=precision,
+        labels=labels.absolute(),
+        images=None if images is None else images.absolute(),
+        report=None if report is None else report.absolute(),
+    )
+    answer = _ask("services.infer.lab.evaluate", request, Evaluated, out)
+    out.line(answer.evaluation)
+    if not as_json:
+        _print(out, answer.evaluation)
+        if report is not None:
+            out.note(f"Report: {report}")
+    return 0
+
+
+def _fetched(name: str) -> None:
+    """Fetch the model now if it is missing: the process that does the work downloads nothing."""
+    from shared.models import pull
+
+    settings = Settings.load()
+    pull(name, settings.cache_dir / "models", settings.model_folders)
+
+
+def _print(out: Out, evaluation: Evaluation) -> None:
+    from client.showing import table
+
+    copy = evaluation.precision.upper()
+    heads = ("condition", "faces", "precision", "miss rate", "AP", "lost", "gained", "boxes, IoU")
+    rows = [_row(each) for each in (*evaluation.by_condition, evaluation.overall)]
+    out.say(f"{evaluation.model}: FP32 → {copy}")
+    table(out, heads, rows)
+    if evaluation.cpu is not None:
+        cpu = evaluation.cpu
+        out.say(
+            f"on this CPU: {cpu.fp32_ms:.1f} → {cpu.variant_ms:.1f} ms, {cpu.ratio:.2f} times as "
+            "fast"
+        )
+    for reason in evaluation.reasons:
+        out.say(reason)
+    style = {"EXCELLENT": "bold green", "ACCEPTABLE": "bold yellow"}
+    verdict = evaluation.verdict.value
+    out.say(verdict, style=style.get(verdict, "bold red"))
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    rates = (
+        f"{_percent(getattr(row.fp32, name))} → {_percent(getattr(row.variant, name))}"
+        for name in ("precision", "miss_rate", "average_precision")
+    )
+    overlap = "-" if row.box_iou is None else f"{row.box_iou:.3f}"
+    lost = (str(row.lost), str(row.gained))
+    return (str(row.condition), str(row.faces), *rates, *lost, overlap)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _ask(module: str, request: Model, kind: type[Answer], out: Out) -> Answer:
+    """As `client.lab.ask`, for work of minutes: shows its progress while it goes on.
+
+    Raises PermanentError with what the module refuses, DualfaceError when it ends without an
+    answer.
+    """
+    from shared.errors import DualfaceError, ErrorCode, PermanentError
+    from shared.models.lab import REFUSED, Refusal
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a session of its own: Ctrl-C at the terminal reaches us alone
+        start_new_session=True,
+        preexec_fn=_end_with_us,
+    )
+    answered: list[bytes] = []
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    reader = threading.Thread(target=_read_all, args=(process.stdout, answered), daemon=True)
+    try:
+        process.stdin.write(request.model_dump_json().encode())
+        process.stdin.close()
+        reader.start()
+        last = _follow(process.stderr, out)
+        process.wait()
+        reader.join()
+    except BrokenPipeError:
+        last = "it did not start"
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            pipe.close()
+    text = b"".join(answered)
+    if process.returncode == REFUSED:
+        refusal = Refusal.model_validate_json(text)
+        raise PermanentError(refusal.code, refusal.message)
+    if process.returncode != 0:
+        raise DualfaceError(
+            ErrorCode.STAGE_FAILED,
+            f"The process of {module} ended with code {process.returncode} ({last[:300]}).",
+        )
+    return kind.model_validate_json(text)
+
+
+def _end_with_us() -> None:
+    from shared.processes import die_with_parent
+
+    die_with_parent(signal.SIGKILL)
+
+
+def _read_all(pipe: IO[bytes], into: list[bytes]) -> None:
+    into.append(pipe.read())
+
+
+def _follow(pipe: IO[bytes], out: Out) -> str:
+    """Show progress until the pipe ends; the last line that was none."""
+    from pydantic import ValidationError
+
+    from shared.models.precision import Progress
+
+    last = ""
+    with _shown(out) as show:
+        for line in pipe:
+            try:
+                show(Progress.model_validate_json(line))
+            except ValidationError:
+                last = line.decode(errors="replace").strip() or last
+    return last
+
+
+@contextmanager
+def _shown(out: Out) -> Iterator[Callable[[Progress], None]]:
+    """What shows progress: a bar on a terminal, else nothing."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    if not out.errors.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, console=out.errors, transient=True) as bars:
+        bar = bars.add_task("starting", total=None)
+        yield lambda step: bars.update(
+            bar, description=step.what, completed=step.done, total=step.of
+        )

@@ -1,0 +1,273 @@
+"""NVENC from the memory of the GPU, through PyNvVideoCodec."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import av
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from services.encode.chunks import write_chunk
+from services.encode.engines.base import ChunkInfo, Frame
+from services.encode.engines.common import check_size, in_order, info_of
+from services.encode.plan import (
+    QUALITY,
+    RateControl,
+    color_filter,
+    nvcodec_options,
+    nvenc_plan,
+)
+from shared.cuda import nvcodec
+from shared.cuda.device import Device
+from shared.cuda.memory import Memory
+from shared.errors import EngineError
+from shared.jobs import Codec, ColorTags, OutputPlan, Rect
+from shared.media.layout import FrameLayout, PixelFormat, Planes
+from shared.sessions import SessionKind, SessionNeed
+
+_SETS = {Codec.H264: "7|8", Codec.HEVC: "32-34"}
+"""NAL unit types of parameter sets, which go into a chunk's header."""
+_NOT_PICTURES = {Codec.H264: "6-9", Codec.HEVC: "32-35|39|40"}
+"""Those, delimiters of access units, and SEI: none of them in packets, as software encoders do."""
+_IDR = 3
+"""NV_ENC_PIC_TYPE_IDR."""
+_TRIAL = FrameLayout(width=256, height=144, format=PixelFormat.NV12)
+"""Larger than the smallest picture of all generations."""
+
+
+class NvencEncoder:
+    """A ChunkEncoder. Opens a fresh encoder for each chunk.
+
+    A kept one could not promise the same bytes: PyNvVideoCodec has no call that resets rate
+    control (its Reconfigure leaves `resetEncoder` unset), and H.264 counts its IDR pictures
+    (`idr_pic_id`) across chunks. So nothing stays open between chunks but the right to it.
+    """
+
+    memory: Memory = "device"
+
+    def __init__(self, device: Device, preset: str = "p4") -> None:
+        """`preset` of the settings, `p1` to `p7`. Opens no session. Raises EngineError where the
+        library or a driver is missing."""
+        self._device = device
+        self._preset = preset
+        self._nvc = nvcodec.library()
+        self._errors = nvcodec.errors(self._nvc)
+        self._caps: dict[Codec, dict[str, int]] = {}
+        self._verdicts: dict[Codec, EngineError | None] = {}
+        self.session: SessionNeed | None = SessionNeed(
+            SessionKind.NVENC, device.uuid, _nothing_is_kept
+        )
+
+    def name_for(self, codec: Codec) -> str:
+        """See ChunkEncoder."""
+        return f"nvenc-{codec.value}"
+
+    def encode(
+        self,
+        frames: Iterable[Frame],
+        layout: FrameLayout,
+        output: OutputPlan,
+        path: Path,
+        rate: RateControl = QUALITY,
+    ) -> ChunkInfo:
+        """See ChunkEncoder."""
+        check_size(layout, output)
+        if layout.format is not PixelFormat.NV12:
+            raise EngineError("NVENC is used for NV12 in the GPU's memory only.")
+        self._check(output)
+        self._try_once(output.codec)
+        tick = Fraction(*output.time_base)
+
+        def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
+            header, made = self._encoded(frames, output, rate)
+            stream = _stream(out, header, made[0][1].data, output)
+            return stream, [_packet(pts, coded, tick) for pts, coded in made]
+
+        return info_of(write_chunk(path, tick, make), path)
+
+    # --- what the GPU can do ----------------------------------------------------------------------
+
+    def _check(self, output: OutputPlan) -> None:
+        """Raises EngineError when this GPU has no encoder for the output, or none at all."""
+        caps = self._caps.get(output.codec)
+        if caps is None:
+            with self._told(begun=False):
+                caps = self._nvc.GetEncoderCaps(0, output.codec.value)
+            assert caps is not None
+            self._caps[output.codec] = caps
+        if not caps.get("width_min", 0) <= output.width <= caps.get("width_max", 0) or not caps.get(
+            "height_min", 0
+        ) <= output.height <= caps.get("height_max", 0):
+            raise EngineError(
+                f"This GPU does not encode {output.codec.value} of {output.width}x{output.height}"
+                " px."
+            )
+
+    def _try_once(self, codec: Codec) -> None:
+        """Encode one small picture, once per codec: what a driver lists, it may not do."""
+        if codec not in self._verdicts:
+            try:
+                self._try(codec)
+            except EngineError as error:
+                if error.able:
+                    raise
+                self._verdicts[codec] = error
+            else:
+                self._verdicts[codec] = None
+        verdict = self._verdicts[codec]
+        if verdict is not None:
+            raise EngineError(verdict.message)
+
+    def _try(self, codec: Codec) -> None:
+        slot = self._device.empty((_TRIAL.frame_bytes,))
+        slot.fill(128)
+        half = Rect(x=0, y=0, w=_TRIAL.width // 2, h=_TRIAL.height)
+        plan = OutputPlan(
+            width=_TRIAL.width,
+            height=_TRIAL.height,
+            tiles=(half, half),
+            codec=codec,
+            crf=30,
+            preset="veryfast",
+            color=ColorTags(),
+            time_base=(1, 25),
+            frame_rate=(25, 1),
+        )
+        self._encoded([(0, _TRIAL.planes(slot))], plan, QUALITY)
+
+    # --- encoding ---------------------------------------------------------------------------------
+
+    def _encoded(
+        self, frames: Iterable[Frame], output: OutputPlan, rate: RateControl
+    ) -> tuple[bytes, list[tuple[int, _Coded]]]:
+        """Parameter sets, and pts and coded picture of each frame, all Annex B."""
+        times: list[int] = []
+        packets = list[_Coded]()
+        encoder = self._opened(output, rate)
+        try:
+            with self._told(begun=False):
+                sets = bytes(encoder.GetSequenceParams())
+            for pts, planes in in_order(frames):
+                times.append(pts)
+                with self._told(begun=True):
+                    packets += _coded(encoder.Encode(_Picture(planes)))
+            with self._told(begun=True):
+                packets += _coded(encoder.EndEncode())
+        finally:
+            # Closes the session, also where an exception keeps this frame.
+            encoder = None
+        if len(packets) != len(times):
+            raise EngineError(f"NVENC made {len(packets)} packets of {len(times)} frames.", True)
+        cleaner = BitStreamFilterContext(
+            f"filter_units=remove_types={_NOT_PICTURES[output.codec]}", output.codec.value
+        )
+        pictures = [_Coded(_filtered(cleaner, each.data), each.key) for each in packets]
+        return _header(sets, output), list(zip(times, pictures, strict=True))
+
+    def _opened(self, output: OutputPlan, rate: RateControl) -> Any:
+        options = nvcodec_options(nvenc_plan(output, rate, self._preset), output)
+        with self._told(begun=False):
+            return self._nvc.CreateEncoder(
+                output.width,
+                output.height,
+                "NV12",
+                False,
+                gpu_id=0,
+                cudastream=self._device.stream,
+                **options,
+            )
+
+    @contextmanager
+    def _told(self, *, begun: bool) -> Iterator[None]:
+        """Translates the library's errors; `begun`: it has been given a frame of this chunk."""
+        try:
+            yield
+        except self._errors as error:
+            raise nvcodec.encoding_failed(error, begun=begun) from error
+
+
+class _Coded(NamedTuple):
+    """A coded picture, and whether it is an IDR picture."""
+
+    data: bytes
+    key: bool
+
+
+class _Plane:
+    """A plane as the library wants it described: three dimensions, and the strides of one that has
+    no padding."""
+
+    def __init__(self, plane: Any, samples: int) -> None:
+        rows, columns = plane.shape
+        pointer = plane.__cuda_array_interface__["data"][0]
+        self.__cuda_array_interface__ = {
+            "shape": (rows, columns // samples, samples),
+            "strides": (columns, samples, 1),
+            "typestr": "|u1",
+            "data": (pointer, False),
+            "version": 3,
+        }
+
+
+class _Picture:
+    """NV12 planes as the library's encoder takes them."""
+
+    def __init__(self, planes: Planes) -> None:
+        luma, chroma = planes
+        self._planes = [_Plane(luma, 1), _Plane(chroma, 2)]
+
+    def cuda(self) -> list[_Plane]:
+        """The planes, one behind the other in memory."""
+        return self._planes
+
+
+def _coded(answer: Any) -> list[_Coded]:
+    """What Encode and EndEncode give: some pictures, or none."""
+    if not isinstance(answer, list):
+        raise EngineError("This PyNvVideoCodec is too old; 2.2 is needed.")
+    return [_Coded(bytes(each["data"]), each["picture_type"] == _IDR) for each in answer]
+
+
+def _filtered(context: BitStreamFilterContext, data: bytes) -> bytes:
+    """The one packet that a filter makes of one; for filters that hold none back."""
+    return b"".join(bytes(packet) for packet in context.filter(Packet(data)))
+
+
+def _header(sets: bytes, output: OutputPlan) -> bytes:
+    """The parameter sets with the output's colours, which the library can't be told in full."""
+    codec = output.codec
+    filters = (
+        f"{codec.value}_metadata={color_filter(output)},filter_units=pass_types={_SETS[codec]}"
+    )
+    try:
+        return _filtered(BitStreamFilterContext(filters, codec.value), sets)
+    except av.FFmpegError as error:
+        raise EngineError(f"NVENC's parameter sets can't be read: {error}", True) from error
+
+
+def _stream(out: OutputContainer, header: bytes, first: bytes, output: OutputPlan) -> VideoStream:
+    """A stream in `out` described by `header`, of which FFmpeg learns by reading it and a frame."""
+    with av.open(io.BytesIO(header + first), format=output.codec.value) as seen:
+        stream = out.add_stream_from_template(seen.streams.video[0], opaque=True)
+    stream.time_base = Fraction(*output.time_base)
+    return stream
+
+
+def _packet(pts: int, coded: _Coded, tick: Fraction) -> Packet[VideoStream]:
+    packet = cast("Packet[VideoStream]", Packet(coded.data))
+    packet.pts = packet.dts = pts
+    packet.time_base = tick
+    packet.is_keyframe = coded.key
+    return packet
+
+
+def _nothing_is_kept() -> None:
+    """A session ends with its chunk."""

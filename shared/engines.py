@@ -1,0 +1,99 @@
+"""Going down the chain of a stage's engines until one does a piece of work.
+
+The first is the best. One that can't do it, or breaks while at it, is out of the chain for this
+piece of work only, and the next one does it anew: what a user gets is slower, not broken. An engine
+that ends its process is passed over by the number of tries instead (`from_due`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from shared.errors import DeviceLostError, DualfaceError, EngineBusyError, EngineError
+from shared.errors import OutOfMemoryError as DeviceFullError
+from shared.giving_up import engine_of
+from shared.logs import Log
+from shared.runtime import Runtime
+from shared.sessions import SessionNeed
+
+E = TypeVar("E")
+T = TypeVar("T")
+
+Check = Callable[[], None]
+"""Called now and then while an engine works: raises once its session's lease is lost."""
+
+
+def from_due(chain: Sequence[E], tries: int, attempts: int) -> tuple[Sequence[E], str]:
+    """The engines of `chain` whose turn has come at the `tries`-th of `attempts` tries, and why
+    these are not all, "" if they are."""
+    start = chain.index(engine_of(chain, tries, attempts))
+    return chain[start:], "earlier_tries" if start else ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work of a stage. `instead`: why its chain begins where it does, "" if with the
+    best engine; of the reasons of `FALLBACKS`."""
+
+    stage: str
+    job: str
+    priority: int = 5
+    instead: str = ""
+
+
+def first_able(
+    runtime: Runtime,
+    work: Work,
+    chain: Sequence[E],
+    do: Callable[[E, Check], T],
+    *,
+    name: Callable[[E], str],
+    session: Callable[[E], SessionNeed | None] = lambda _: None,
+) -> T:
+    """What the first able engine of `chain` makes of the work: `do(engine, check)`, called from its
+    beginning for each. Noted for the job's report and the figures, with the reason where it was not
+    the first one's turn.
+
+    Raises DeferredError while a driver refuses a session and there is hope for it; what the last
+    engine raised when none is able; DeviceLostError at once, as no other engine could do better.
+    """
+    last: DualfaceError | None = None
+    why = work.instead
+    for engine in chain:
+        need = session(engine)
+        try:
+            with runtime.sessions.hold(need, work.job, work.priority) as check:
+                made = do(engine, check)
+        except EngineBusyError as error:
+            if need is None:
+                raise
+            runtime.sessions.wait_for(need, error)
+            runtime.ledger.add(work.job, **{f"busy_{work.stage}": 1})
+            last, why = error, "sessions"
+        except DeviceFullError as error:
+            last, why = error, "out_of_memory"
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            last, why = error, "failed" if error.able else "unsupported"
+        else:
+            runtime.serve(work.job, work.stage, name(engine), why)
+            return made
+        Log().warning("engine passed over", engine=name(engine), why=why, reason=last.message)
+    assert last is not None
+    raise last
+
+
+def able(makers: Sequence[Callable[[], E]]) -> list[E]:
+    """The engines that can be made in this process, in order; why not is logged for the others."""
+    made: list[E] = []
+    for make in makers:
+        try:
+            made.append(make())
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            Log().warning("engine not here", reason=error.message)
+    return made

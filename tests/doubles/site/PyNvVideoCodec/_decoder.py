@@ -1,0 +1,283 @@
+"""The decoder: FFmpeg's, one thread, into memory of the device."""
+
+# ruff: noqa: N801, N802, N803, ARG001
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import av
+import numpy as np
+from av.codec.context import CodecContext, Flags
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from cupy._driver import CUDARuntimeError, driver, raw
+
+from PyNvVideoCodec._faults import NOT_SUPPORTED, OUT_OF_MEMORY, Sessions, enter, error, native
+
+PITCH = 256
+"""What rows are rounded up to. The real one does not round; who reads `stride` need not know."""
+STALE = 0xEE
+
+sessions = Sessions("nvdec", 32)
+
+
+class cudaVideoCodec(enum.IntEnum):
+    MPEG2 = 1
+    H264 = 4
+    HEVC = 8
+    VP9 = 10
+    AV1 = 11
+
+
+class cudaVideoChromaFormat:
+    Monochrome, Yuv422, Yuv444 = 0, 2, 3
+
+
+setattr(cudaVideoChromaFormat, "420", 1)
+
+
+class Pixel_Format(enum.IntEnum):
+    NV12 = 3
+    P016 = 6
+
+
+class OutputColorType(enum.IntEnum):
+    NATIVE = 0
+
+
+class DisplayDecodeLatencyType(enum.IntEnum):
+    NATIVE = 0
+    LOW = 1
+
+
+class VideoPacketFlag(enum.IntEnum):
+    ENDOFSTREAM = 1
+    ENDOFPICTURE = 8
+
+
+NAMES = {
+    cudaVideoCodec.H264: "h264",
+    cudaVideoCodec.HEVC: "hevc",
+    cudaVideoCodec.VP9: "vp9",
+    cudaVideoCodec.AV1: "libdav1d",
+}
+LIMITS = {
+    cudaVideoCodec.H264: ((8,), 48, 16, 4096),
+    cudaVideoCodec.HEVC: ((8, 10, 12), 144, 144, 8192),
+    cudaVideoCodec.VP9: ((8, 10, 12), 128, 128, 8192),
+    cudaVideoCodec.AV1: ((8, 10), 128, 128, 8192),
+}
+"""Bits, smallest sides and largest side, as of an Ampere."""
+
+
+def GetDecoderCaps(
+    gpuid: int = 0,
+    codec: cudaVideoCodec = cudaVideoCodec.H264,
+    chromaformat: int = 1,
+    bitdepth: int = 8,
+) -> dict[str, int]:
+    enter("cuvidGetDecoderCaps")
+    bits, width, height, most = LIMITS.get(codec, ((), 0, 0, 0))
+    known = os.environ.get("DOUBLE_NVDEC_CODECS", "H264,HEVC,VP9,AV1").split(",")
+    supported = codec.name in known and bitdepth in bits and chromaformat == 1
+    return {
+        "supported": int(supported),
+        "num_decoder_engines": 1,
+        "width_min": width,
+        "height_min": height,
+        "width_max": most,
+        "height_max": most,
+        "mb_num_max": most * most // 256,
+    }
+
+
+class PacketData:
+    """`bsl_data`: address of `bsl` bytes. Without any: the end of the stream."""
+
+    def __init__(self) -> None:
+        self.bsl_data = self.bsl = self.pts = self.dts = self.key = self.decode_flag = 0
+
+
+class CAIMemoryView:
+    def __init__(
+        self, shape: tuple[int, ...], stride: tuple[int, ...], kind: str, data: int
+    ) -> None:
+        self.shape, self.stride, self.dataptr, self.data = list(shape), list(stride), data, data
+        self.__cuda_array_interface__ = {
+            "version": 3,
+            "shape": shape,
+            "strides": stride,
+            "typestr": kind,
+            "stream": 2,
+            "data": (data, False),
+        }
+
+
+class DecodedFrame:
+    def __init__(self, timestamp: int, kind: Pixel_Format, views: list[CAIMemoryView]) -> None:
+        self.timestamp, self.format, self._views = timestamp, kind, views
+
+    def getPTS(self) -> int:
+        return self.timestamp
+
+    def cuda(self) -> list[CAIMemoryView]:
+        return self._views
+
+    def GetPtrToPlane(self, planeIdx: int) -> int:
+        return self._views[planeIdx].dataptr
+
+
+class PyNvDecoder:
+    """Opens its session with the first picture, as the real one does."""
+
+    def __init__(self, codec: cudaVideoCodec, maxwidth: int, maxheight: int) -> None:
+        self._process = driver._live
+        self._pool: list[tuple[int, int]] = []
+        self._codec = codec
+        self._most = maxwidth, maxheight
+        self._context = self._fresh()
+        self._is_open = False
+        self._size: tuple[int, int] | None = None
+        self._told: tuple[int, int] | None = None
+        self._depth = 0
+        self._scaler = VideoReformatter()
+
+    def __del__(self) -> None:
+        if self._process is not driver._live:
+            return  # in the process that was before: its memory is gone, another's may lie there
+        for address, _ in self._pool:
+            with suppress(CUDARuntimeError):  # gone with its context
+                driver.release(address)
+
+    def setReconfigParams(self, width: int, height: int) -> int:
+        if width > self._most[0] or height > self._most[1]:
+            raise RuntimeError(
+                "Resize dimensions must be lower than max width and height, please recreate "
+                "decoder instance"
+            )
+        self._told = width, height
+        return 1
+
+    @native
+    def Decode(self, packet: PacketData) -> list[DecodedFrame]:
+        enter("m_api.cuvidParseVideoData(m_hParser, &packet)")
+        for address, size in self._pool:
+            raw(address, size)[:] = STALE
+        frames = []
+        for picture in self._pictures(packet):
+            if code := sessions.frame():
+                raise error(f"cuvidMapVideoFrame returned error {code}", code)
+            frames.append(self._given(picture, len(frames)))
+        return frames
+
+    def _fresh(self) -> Any:
+        made: Any = CodecContext.create(NAMES[self._codec], "r")
+        made.thread_count = 1
+        made.flags |= Flags.output_corrupt
+        # As many frames held back as the level allows, where the stream does not say less.
+        made.options = {"strict": "1"} if self._codec < cudaVideoCodec.VP9 else {}
+        return made
+
+    def _pictures(self, packet: PacketData) -> Iterator[VideoFrame]:
+        try:
+            if packet.bsl_data and packet.bsl:
+                given = av.Packet(ctypes.string_at(packet.bsl_data, packet.bsl))
+                given.pts = packet.pts
+                yield from self._context.decode(given)
+            else:
+                yield from self._context.decode(None)
+                self._context = self._fresh()
+        except (av.error.EOFError, av.error.InvalidDataError):
+            return  # parsers skip what they can't read
+
+    def _given(self, picture: VideoFrame, index: int) -> DecodedFrame:
+        self._adapt(picture)
+        assert self._size is not None
+        width, height = self._size
+        if (picture.width, picture.height) != self._size:
+            number = picture.pts
+            picture = self._scaler.reformat(picture, width, height)
+            picture.pts = number
+        size = 1 if self._depth == 8 else 2
+        pitch = -(-width * size // PITCH) * PITCH
+        down, across = (height + 1) // 2, (width + 1) // 2
+        start = self._room(index, pitch * (height + down))
+        rows = raw(start, pitch * (height + down)).reshape(height + down, pitch)
+        kind = np.uint8 if size == 1 else np.dtype("<u2")
+        luma, *pair = (
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size).view(kind)
+            for plane in picture.planes
+        )
+        shift = 0 if size == 1 else 16 - self._depth
+        seen = rows.view(kind)
+        seen[:height, :width] = luma[:height, :width] << shift
+        for at, plane in enumerate(pair):
+            seen[height:, at : 2 * across : 2] = plane[:down, :across] << shift
+        letters = "|u1" if size == 1 else "|u2"
+        views = [
+            CAIMemoryView((height, width, 1), (pitch, size, size), letters, start),
+            CAIMemoryView(
+                (down, width // 2, 2), (pitch, 2 * size, size), letters, start + pitch * height
+            ),
+        ]
+        return DecodedFrame(
+            picture.pts or 0, Pixel_Format.NV12 if size == 1 else Pixel_Format.P016, views
+        )
+
+    def _adapt(self, picture: VideoFrame) -> None:
+        """The session to the stream, as at a sequence header."""
+        size, depth = (picture.width, picture.height), picture.format.components[0].bits
+        if not self._is_open:
+            if not sessions.open(self):
+                raise error(
+                    f"m_api.cuvidCreateDecoder returned error {OUT_OF_MEMORY}", OUT_OF_MEMORY
+                )
+            self._is_open = True
+            self._size, self._depth = size, depth
+            self._most = max(self._most[0], size[0]), max(self._most[1], size[1])
+            return
+        if depth != self._depth:
+            raise error("Reconfigure Not supported for bit depth change", NOT_SUPPORTED)
+        if size[0] > self._most[0] or size[1] > self._most[1]:
+            raise error(
+                "Reconfigure Not supported when width/height > maxwidth/maxheight", NOT_SUPPORTED
+            )
+        if self._told is not None:
+            self._size, self._told = self._told, None
+
+    def _room(self, index: int, size: int) -> int:
+        while len(self._pool) <= index:
+            self._pool.append((0, 0))
+        address, have = self._pool[index]
+        if have < size:
+            if address:
+                driver.release(address)
+            try:
+                address = driver.malloc(size)
+            except CUDARuntimeError as refused:
+                raise error(f"cuMemAlloc returned error {refused.status}", refused.status) from None
+            self._pool[index] = address, size
+        return address
+
+
+def CreateDecoder(
+    gpuid: int = 0,
+    codec: cudaVideoCodec = cudaVideoCodec.H264,
+    cudacontext: int = 0,
+    cudastream: int = 0,
+    usedevicememory: bool = False,
+    maxwidth: int = 0,
+    maxheight: int = 0,
+) -> PyNvDecoder:
+    enter("cuInit")
+    if gpuid >= driver.count():
+        raise error("GPU ordinal out of range. Should be within [0, 0]", 101)
+    if not usedevicememory:
+        raise NotImplementedError("the double decodes into device memory only")
+    return PyNvDecoder(codec, maxwidth, maxheight)
