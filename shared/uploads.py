@@ -5,6 +5,7 @@ So one upload is one job, a repeated submit is the same job, and nothing is copi
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 
 from pydantic import Field
@@ -49,19 +50,37 @@ class Uploads:
             size_bytes=size_bytes,
         )
 
+    def named(self, upload: Upload, idempotency_key: str) -> Upload:
+        """The upload under the id that this key of its owner always means."""
+        text = f"{upload.owner}\nupload\n{idempotency_key}"
+        made = hashlib.sha256(text.encode()).hexdigest()[:32]
+        return upload.model_copy(
+            update={"id": made, "key": source_key(made, suffix_of(upload.name))}
+        )
+
+    def enter(self, upload: Upload) -> bool:
+        """Write down a new one; False when there is one with this id."""
+        return bool(
+            self._redis.set(PREFIX + upload.id, upload.model_dump_json(), ex=LIFE_S, nx=True)
+        )
+
     def keep(self, upload: Upload) -> None:
         """Write down how it stands."""
         self._redis.set(PREFIX + upload.id, upload.model_dump_json(), ex=LIFE_S)
 
     def find(self, upload: str, owner: str) -> Upload:
         """Raises PermanentError NOT_FOUND when there is none, or it is another's."""
-        row = self._redis.get(PREFIX + upload)
-        found = None if row is None else Upload.read_kept(str(row))
+        found = self.look(upload)
         if found is None or found.owner != owner:
             raise PermanentError(
                 ErrorCode.NOT_FOUND, "There is no such upload, or it is not yours."
             )
         return found
+
+    def look(self, upload: str) -> Upload | None:
+        """How it stands; None when there is none."""
+        row = self._redis.get(PREFIX + upload)
+        return None if row is None else Upload.read_kept(str(row))
 
     def exists(self, upload: str) -> bool:
         """True while somebody may still submit it."""

@@ -173,6 +173,24 @@ def test_an_upload_is_its_owners_and_can_be_dropped(api: Served) -> None:
     assert objects(api) == []
 
 
+def test_an_upload_announced_again_with_its_idempotency_key_is_the_same_one(api: Served) -> None:
+    client = api.client()
+
+    def begin(by: httpx.Client, **announced: object) -> httpx.Response:
+        return by.post("/v1/uploads", json=announced, headers={"Idempotency-Key": "talk-7"})
+
+    first = begin(client, name="a.mp4", size_bytes=5).json()
+    assert begin(client, name="a.mp4", size_bytes=5).json() == first
+    other = begin(client, name="b.mp4", size_bytes=6)
+    assert (other.status_code, code_of(other)) == (409, "conflict")
+    assert begin(api.client("bob"), name="a.mp4").json()["id"] != first["id"]
+    assert client.put(first["content"], content=b"video").status_code == 200
+    assert begin(client, name="a.mp4", size_bytes=5).json() == first, "it is there already"
+    job = client.post("/v1/jobs", json={"source": first["source"]}).json()
+    again = begin(client, name="a.mp4", size_bytes=5).json()
+    assert client.post("/v1/jobs", json={"source": again["source"]}).json()["id"] == job["id"]
+
+
 def test_links_into_the_store_are_for_stores_that_give_them(api: Served) -> None:
     answer = api.client().post("/v1/uploads", json={"direct": True, "size_bytes": 5})
     assert (answer.status_code, code_of(answer)) == (409, "conflict")

@@ -21,7 +21,7 @@ import pytest
 
 from shared.errors import ErrorCode, PermanentError
 from shared.models import pull
-from tests.conftest import MODELS
+from tests.conftest import MODELS, PROJECT
 from tests.waiting import wait_until
 
 SHM = Path("/dev/shm")
@@ -99,7 +99,7 @@ class Home:
         """The variables of every command of this home."""
         own = {key: value for key, value in os.environ.items() if not key.startswith("DUALFACE_")}
         mine = {"DUALFACE_STATE_DIR": str(self.state), "DUALFACE_SHM_DIR": str(self.shm)}
-        return {**own, **FAST, **mine, **self.settings}
+        return {**own, "PYTHONPATH": str(PROJECT), **FAST, **mine, **self.settings}
 
     def start(self, *args: str | Path) -> Running:
         """Start `dualface ARGS` in a process group of its own."""
@@ -116,7 +116,7 @@ class Home:
         return subprocess.Popen(
             command,
             cwd=self.results,
-            env=self.environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

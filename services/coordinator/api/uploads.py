@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from services.coordinator.api.access import Submitter
@@ -23,11 +23,26 @@ PARTS_MAX = 10_000
 """S3's limit; parts grow with the file."""
 LINK_S = 12 * 3600
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="the same key of the same owner is the same upload, also once it is a job",
+    ),
+]
+
 UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 @router.post("", status_code=201, response_model=UploadLinks, responses=responses(409, 413))
-def begin(service: Served, key: Submitter, request: UploadRequest) -> UploadLinks:
+def begin(
+    service: Served,
+    key: Submitter,
+    request: UploadRequest,
+    idempotency_key: IdempotencyKey = None,
+) -> UploadLinks:
     """Announce an upload; it has to be complete, and submitted as a job, within a day."""
     limit = upload_limit(service, key)
     if request.size_bytes > limit:
@@ -35,25 +50,56 @@ def begin(service: Served, key: Submitter, request: UploadRequest) -> UploadLink
             ErrorCode.BAD_OPTION, f"size_bytes: more than {limit}, the most for a source."
         )
     upload = service.uploads.begin(key.owner, request.name, request.size_bytes)
-    links = UploadLinks(
+    if idempotency_key is not None:
+        upload = service.uploads.named(upload, idempotency_key)
+        known = service.uploads.look(upload.id)
+        if known is not None:
+            return _again(service, known, request)
+        if service.ledger.state(upload.id) is not None:
+            return _links(upload)
+    if request.direct:
+        if not request.size_bytes:
+            raise PermanentError(ErrorCode.BAD_OPTION, "size_bytes: needed for a direct upload.")
+        multipart = _direct(service.store).begin(upload.key)
+        upload = upload.model_copy(update={"multipart": multipart})
+    if not service.uploads.enter(upload):  # the same request, at the same moment
+        if upload.multipart:
+            _direct(service.store).abort(upload.key, upload.multipart)
+        return _again(service, service.uploads.find(upload.id, key.owner), request)
+    return _with_parts(service, upload)
+
+
+def _again(service: Served, upload: Upload, request: UploadRequest) -> UploadLinks:
+    same = (upload.name, upload.size_bytes, bool(upload.multipart)) == (
+        request.name,
+        request.size_bytes,
+        request.direct,
+    )
+    if not same and not upload.stored:
+        raise PermanentError(
+            ErrorCode.CONFLICT, "This Idempotency-Key was used for an upload of something else."
+        )
+    return _links(upload) if upload.stored else _with_parts(service, upload)
+
+
+def _links(upload: Upload) -> UploadLinks:
+    return UploadLinks(
         id=upload.id,
         source=f"{REFERENCE}{upload.id}",
         content=f"/v1/uploads/{upload.id}/content",
     )
-    if request.direct:
-        store = _direct(service.store)
-        if not request.size_bytes:
-            raise PermanentError(ErrorCode.BAD_OPTION, "size_bytes: needed for a direct upload.")
-        part = max(PART_BYTES, -(-request.size_bytes // PARTS_MAX))
-        count = -(-request.size_bytes // part)
-        multipart = store.begin(upload.key)
-        upload = upload.model_copy(update={"multipart": multipart})
-        parts = [
-            store.part_link(upload.key, multipart, number, LINK_S) for number in range(1, count + 1)
-        ]
-        links = links.model_copy(update={"part_bytes": part, "parts": parts})
-    service.uploads.keep(upload)
-    return links
+
+
+def _with_parts(service: Served, upload: Upload) -> UploadLinks:
+    """Links into the store, if the upload goes there."""
+    links = _links(upload)
+    if not upload.multipart:
+        return links
+    part = max(PART_BYTES, -(-upload.size_bytes // PARTS_MAX))
+    numbers = range(1, -(-upload.size_bytes // part) + 1)
+    store = _direct(service.store)
+    parts = [store.part_link(upload.key, upload.multipart, each, LINK_S) for each in numbers]
+    return links.model_copy(update={"part_bytes": part, "parts": parts})
 
 
 @router.put(

@@ -1,0 +1,165 @@
+"""Whole runs on a GPU, or on the doubles of the vendors' packages: all of our own code, processes,
+arenas over IPC and kernels; only what lies below is a double."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from shared.metrics.book import render
+from tests.doubles import device_env
+from tests.doubles.cuda_on_cpu import missing
+from tests.system.runs import Home, home_in
+from tests.system.verify import verify
+from tests.videos import CLOSED_GOP_X264, make_video
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+UUID = "0" * 32
+"""Of the first GPU of the NVML double."""
+FRAMES = 40
+SIZE = (320, 180)
+VIDEO = replace(CLOSED_GOP_X264, tinted=True, size=SIZE, frames=FRAMES, audio="aac")
+
+
+@dataclass
+class GpuHome(Home):
+    """A home whose machine has a GPU."""
+
+    double: dict[str, str] | None = None
+    """Of the doubles; None: the real thing."""
+
+    def environment(self) -> dict[str, str]:
+        """See Home."""
+        mine = super().environment()
+        if self.double is None:
+            return mine
+        return mine | device_env(DOUBLE_UUID=UUID, **self.double)
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("gpu") / "clip.mp4", VIDEO)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    if reason := missing():
+        pytest.skip(reason)
+    with home_in(tmp_path, metrics_dir=str(tmp_path / "metrics"), arena_mib="64") as made:
+        yield made
+
+
+def on(home: Home, hardware: str, **double: str) -> GpuHome:
+    return GpuHome(home.root, home.shm, home.settings, {"DOUBLE_HARDWARE": hardware, **double})
+
+
+def engines(said: str) -> dict[str, str]:
+    """Stage -> engine, of the last report printed."""
+    line = re.findall(r"engines: +(.*)", said)[-1]
+    return dict(each.split(" ", 1) for each in line.split(", "))
+
+
+def copied(home: Home) -> dict[tuple[str, str], int]:
+    """(stage, direction) -> bytes copied between host and device."""
+    text = render(home.root / "metrics")[0].decode()
+    rows = re.findall(r"^dualface_copied_bytes_total\{(.*)\} (\S+)", text, re.M)
+    found: dict[tuple[str, str], int] = {}
+    for labels, value in rows:
+        label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        key = label["stage"], label["direction"]
+        found[key] = found.get(key, 0) + int(float(value))
+    return {key: value for key, value in found.items() if value}
+
+
+def frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as opened:
+        return np.stack([f.to_ndarray(format="yuv420p") for f in opened.decode(video=0)])
+
+
+def run(home: Home, video: Path) -> tuple[str, Path]:
+    ended = home.run("run", video, "--output", "out.mp4")
+    assert ended.code == 0, ended.said
+    result = home.results / "out.mp4"
+    verdict = verify(video, result)
+    assert verdict.problems == ()
+    assert home.leftovers() == []
+    return ended.said, result
+
+
+def test_frames_stay_on_the_gpu_from_decode_to_encode(home: Home, video: Path) -> None:
+    said, result = run(on(home, "rtx4090"), video)
+    served = engines(said)
+    assert served["decode"] == "nvdec"
+    assert served["compose"] == "cuda"
+    assert served["encode"] == "nvenc-h264"
+    moved = copied(home)
+    assert not [each for each in moved if each[0] in ("decode", "compose")], moved
+    plain = Home(home.root / "cpu", home.shm, home.settings)
+    plain.root.mkdir()
+    _, expected = run(plain, video)
+    # Two encoders' rounding on top of the two renderers'.
+    assert np.abs(frames(result).astype(int) - frames(expected)).mean() < 3
+
+
+def test_a_gpu_without_nvenc_costs_one_copy_of_the_composed_frames(home: Home, video: Path) -> None:
+    said, result = run(on(home, "h100", DOUBLE_NO_NVENC="1"), video)
+    assert engines(said)["encode"] == "pyav-libx264"
+    with av.open(str(result)) as opened:
+        stream = opened.streams.video[0]
+        frame_bytes = stream.width * stream.height * 3 // 2
+    moved = copied(home)
+    assert moved.keys() & {("encode", "device_to_host")} == {("encode", "device_to_host")}
+    # Of each batch's first frame there is a thumbnail, too.
+    batches = -(-FRAMES // 8)
+    assert moved["encode", "device_to_host"] == (FRAMES + batches) * frame_bytes
+    assert not [each for each in moved if each[0] in ("decode", "compose")], moved
+
+
+def test_a_context_that_breaks_ends_one_process_and_costs_no_frame(
+    home: Home, video: Path, tmp_path: Path
+) -> None:
+    fault = tmp_path / "faults"
+    fault.write_text("illegal=3")
+    said, _ = run(on(home, "rtx4090", DOUBLE_FAULTS_FILE=str(fault)), video)
+    assert not fault.exists(), "it struck"
+    assert f"{FRAMES}/{FRAMES}" in said
+
+
+def test_an_arena_owner_that_dies_takes_its_frames_along_and_they_are_made_again(
+    home: Home, video: Path
+) -> None:
+    there = on(home, "rtx4090")
+    undisturbed = frames(run(there, video)[1])
+    (home.results / "out.mp4").unlink()
+    running = there.start("run", video, "--output", "out.mp4")
+    wait_until(lambda: there.chunks(), "it is in the middle of it", 60)
+    there.worker("arena").kill()
+    ended = running.wait()
+    assert ended.code == 0, ended.said
+    assert np.array_equal(frames(home.results / "out.mp4"), undisturbed)
+
+
+def test_a_gpu_whose_driver_fails_leaves_the_work_to_the_cpu(home: Home, video: Path) -> None:
+    said, _ = run(on(home, "rtx4090", DOUBLE_GPUS="0"), video)
+    assert engines(said) == engines(said) | {"decode": "pyav", "compose": "opencv"}
+    assert copied(home) == {}
+
+
+@pytest.mark.gpu
+def test_frames_stay_on_the_real_gpu(home: Home, video: Path) -> None:
+    if os.environ.get("REQUIRE_GPU") != "1":
+        pytest.skip("REQUIRE_GPU=1 was not set")
+    there = GpuHome(home.root, home.shm, home.settings)
+    served = engines(run(there, video)[0])
+    assert served["decode"] == "nvdec"
+    assert served["compose"] == "cuda"
+    assert not [each for each in copied(home) if each[0] in ("decode", "compose")]
