@@ -94,7 +94,7 @@ def doctor(
         Path | None, typer.Option(help="Also write the findings, as JSON, to this file.")
     ] = None,
 ) -> None:
-    """Look what of this machine works: packages, disks, Redis, store, GPUs. Exit code 1: problems."""
+    """Look what of this machine works, and say what to do about the rest. Exit code 1: problems."""
     from client.doctor.command import doctor_command
 
     code = doctor_command(Settings.load(), quick=quick, as_json=as_json, report_file=report)

@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 
 from shared.errors import ErrorCode, PermanentError
-from shared.gpu import Hardware, devices, inventory
+from shared.gpu import Hardware, devices
 from shared.settings import Settings
 
 DEFAULT_ARENA = "cpu0"
 
 
-def places(settings: Settings) -> tuple[list[Settings], str]:
-    """The settings of each arena's processes, and what a person should know about the choice, "" if
-    nothing. Raises PermanentError BAD_OPTION for a GPU that was named and can't be had."""
-    if settings.gpu_devices == "none":
-        return [settings], ""
-    hardware = inventory()
+def places(settings: Settings, hardware: Hardware) -> list[Settings]:
+    """The settings of each arena's processes. Raises PermanentError BAD_OPTION for a GPU that was
+    named and can't be had."""
     chosen = devices(settings, hardware)
-    if not chosen:
-        return [settings], ""
-    if find_spec("cupy") is None:
-        why = (
-            "The packages for GPUs are not installed (pip install 'dualface[gpu]'), so the CPU "
-            "does all the work."
-        )
+    if chosen and find_spec("cupy") is None:
         if settings.gpu_devices == "auto":
-            return [settings], why
-        raise PermanentError(ErrorCode.BAD_OPTION, f"DUALFACE_GPU_DEVICES names GPUs. {why}")
-    return [of_gpu(settings, hardware, number, chosen) for number in range(len(chosen))], ""
+            return [settings]  # the quick checks say so
+        raise PermanentError(
+            ErrorCode.BAD_OPTION,
+            "DUALFACE_GPU_DEVICES names GPUs, but the packages for them are not installed: "
+            "pip install 'dualface[gpu]'.",
+        )
+    return [of_gpu(settings, hardware, number, chosen) for number in range(len(chosen))] or [
+        settings
+    ]
+
+
+def look(settings: Settings) -> Hardware:
+    """The GPUs of this host, asked for in a process of its own: a driver may hang or crash. Costs
+    nothing where no package for GPUs is installed, else half a second."""
+    if settings.gpu_devices == "none" or find_spec("pynvml") is None:
+        return Hardware(reason="the package nvidia-ml-py is not installed")
+    from client.doctor.gpus import known_hardware  # as few modules as can be, without a GPU
+
+    return known_hardware()[0]
+
+
+def suited(settings: Settings, hardware: Hardware) -> Settings:
+    """The settings with what suits these GPUs, which are probed where they are new: some ten
+    seconds, once."""
+    if not hardware.gpus:
+        return settings
+    from client.doctor.detect import probe, why_probe
+
+    why = why_probe(settings, hardware)
+    if not why:
+        return settings
+    print(f"Trying out the GPUs ({why}); some ten seconds.", file=sys.stderr)
+    probe(settings, hardware)
+    probed = Settings.load()
+    found = {
+        name: getattr(probed, name)
+        for name in type(probed).model_fields
+        if name not in settings.model_fields_set
+    }
+    return settings.model_copy(update=found)
 
 
 def of_gpu(settings: Settings, hardware: Hardware, number: int, chosen: list[str]) -> Settings:

@@ -27,7 +27,8 @@ from urllib.request import urlopen
 from pydantic import SecretStr
 
 from client.children import Child, Module, Program, stop_all
-from client.gpus import places
+from client.doctor.quick import quick_checks
+from client.gpus import look, places, suited
 from shared.arena.__main__ import budget_bytes
 from shared.arena.files import check_space, remove_leftovers
 from shared.errors import DualfaceError, ErrorCode, PermanentError
@@ -217,9 +218,11 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         return
     with _only_one(state):
         remove_leftovers(settings.shm_dir)
-        arenas, note = places(settings)
-        if note:
-            print(note, file=sys.stderr)
+        for line in quick_checks(settings):
+            print(line, file=sys.stderr)
+        hardware = look(settings)
+        settings = suited(settings, hardware)
+        arenas = places(settings, hardware)
         if not arenas[0].gpu_device:
             check_space(settings.shm_dir, budget_bytes(settings))
         clear_scratch(settings)

@@ -139,7 +139,7 @@ class _Pool:
             with self._free:
                 try:
                     future.set_result(work())
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - handed on
                     future.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()

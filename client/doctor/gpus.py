@@ -180,7 +180,9 @@ def _described(gpu: Gpu) -> str:
     if gpu.slices:
         parts.append(f"slices {', '.join(part.profile for part in gpu.slices)}")
     if gpu.processes:
-        parts.append(f"{gpu.processes} processes on it")
+        parts.append(
+            "1 process on it" if gpu.processes == 1 else f"{gpu.processes} processes on it"
+        )
     return ", ".join(parts)
 
 

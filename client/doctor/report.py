@@ -56,7 +56,8 @@ def report_of(
 
 def show(report: Report, console: Console) -> None:
     """The table, and one line that sums it up."""
-    table = Table("check", "state", "found, and what to do about it", show_edge=False)
+    table = Table("check", "state", show_edge=False)
+    table.add_column("found, and what to do about it", overflow="fold")
     devices = list(dict.fromkeys(each.device for each in report.findings if each.device))
     for finding in report.findings:
         number = f" #{devices.index(finding.device)}" if finding.device in devices[1:] else ""

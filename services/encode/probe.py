@@ -97,28 +97,31 @@ class _Bench:
 
     def _encodes(self, check: str, make: Maker, preset: str) -> Iterator[Finding]:
         encoder = make()
-        fix = NVENC_FIX if preset == PRESET_GPU else SOFTWARE_FIX
-        done = []
         try:
-            for codec in Codec:
-                name = encoder.name_for(codec)
-                try:
-                    wrong = self._wrong(encoder, codec, preset)
-                except EngineBusyError as error:
-                    yield warning(check, f"{name}: {error.message}", SESSIONS_FIX)
-                    continue
-                except EngineError as error:
-                    kind = problem if error.able else not_here
-                    yield kind(check, f"{name}: {error.message}", fix)
-                    continue
-                if wrong:
-                    yield problem(check, f"{name}: {wrong}", fix)
-                else:
-                    done.append(codec.value)
+            found = {codec: self._tried(check, encoder, codec, preset) for codec in Codec}
         finally:
             _close(encoder)
+        done = [codec.value for codec, wrong in found.items() if wrong is None]
+        wrong = [each for each in found.values() if each is not None]
+        # What encodes nothing has one reason.
+        yield from wrong if done else wrong[:1]
         if done:
             yield ok(check, f"{check.partition('.')[2]} encodes {', '.join(done)}", codecs=done)
+
+    def _tried(
+        self, check: str, encoder: ChunkEncoder, codec: Codec, preset: str
+    ) -> Finding | None:
+        """What is wrong with how it encodes, None if nothing."""
+        name = encoder.name_for(codec)
+        fix = NVENC_FIX if preset == PRESET_GPU else SOFTWARE_FIX
+        try:
+            wrong = self._wrong(encoder, codec, preset)
+        except EngineBusyError as error:
+            return warning(check, f"{name}: {error.message}", SESSIONS_FIX)
+        except EngineError as error:
+            kind = problem if error.able else not_here
+            return kind(check, f"{name}: {error.message}", fix)
+        return problem(check, f"{name}: {wrong}", fix) if wrong else None
 
     def _wrong(self, encoder: ChunkEncoder, codec: Codec, preset: str) -> str:
         """What is wrong with the chunk that it makes, "" if nothing."""

@@ -18,13 +18,14 @@ from shared.arena.reaper import LOOK_EVERY_S, Reaper
 from shared.arena.registry import ArenaRegistry
 from shared.cuda.own import OwnDevice
 from shared.errors import EngineError, ErrorCode, PermanentError
-from shared.gpu import watch_gpus
+from shared.gpu import GpuBoard, watch_gpus
 from shared.health.vitals import Vitals, serve_health
 from shared.leases import Leases
 from shared.logs import Log, configure_logs
 from shared.metrics import Meter, open_meter
 from shared.metrics.disk import DiskSampler
 from shared.redisdb import RedisError, connect
+from shared.sessions import host_of
 from shared.settings import MIB, Settings
 from shared.starting import start
 
@@ -127,7 +128,7 @@ def main(settings: Settings) -> int:
             log.info("arena ready", **owner.descriptor.model_dump())
             reaper = Reaper(redis, settings.arena, settings.dead_after_s)
             # Here, as there is one of it on every host.
-            watch_gpus(meter, settings.gpu_memory_mib)
+            watch_gpus(meter, settings.gpu_memory_mib, GpuBoard(redis, host_of(settings)))
             disks = DiskSampler(meter, settings)
             while not stop.wait(LOOK_EVERY_S):
                 vitals.seen("loop")

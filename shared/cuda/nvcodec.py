@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.errors import DeviceLostError, EngineBusyError, EngineError, ErrorCode
 
+_LONGEST = 300
 _CODE = re.compile(r"Error code\s*:\s*(\d+)")
 
 LOST = frozenset({46, 214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721})
@@ -37,7 +38,7 @@ def library() -> Any:
         return importlib.import_module("PyNvVideoCodec")
     except (ImportError, RuntimeError, OSError) as error:
         # Without a driver its import raises RuntimeError, with advice of many lines.
-        raise EngineError(f"PyNvVideoCodec can't be used: {first_line(error)}") from error
+        raise EngineError(f"PyNvVideoCodec can't be used: {short(error)}") from error
 
 
 def errors(nvc: Any) -> tuple[type[Exception], ...]:
@@ -51,14 +52,15 @@ def code_of(error: Exception) -> int | None:
     return int(found.group(1)) if found else None
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, short."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
+def short(error: Exception) -> str:
+    """What an exception says, without the advice that some end with, on one line."""
+    text, _, _ = str(error).partition("===")
+    return " ".join(text.split())[:_LONGEST] or repr(error)
 
 
 def decoding_failed(error: Exception, *, begun: bool) -> EngineError | EngineBusyError:
     """What an exception of the decoder means. `begun`: it has given out a frame of this segment."""
-    code, text = code_of(error), f"NVDEC: {first_line(error)}"
+    code, text = code_of(error), f"NVDEC: {short(error)}"
     if code in LOST:
         return DeviceLostError(text)
     if begun:
@@ -70,7 +72,7 @@ def decoding_failed(error: Exception, *, begun: bool) -> EngineError | EngineBus
 
 def encoding_failed(error: Exception, *, begun: bool) -> EngineError | EngineBusyError:
     """What an exception of the encoder means. `begun`: it has taken a frame of this chunk."""
-    code, text = code_of(error), f"NVENC: {first_line(error)}"
+    code, text = code_of(error), f"NVENC: {short(error)}"
     if begun:
         # A CUDA error of the copies of frames; NVENC's own numbers end at about 30.
         return DeviceLostError(text) if code in LOST else EngineError(text, True)

@@ -121,17 +121,40 @@ def watch_gpus(meter: Meter, budget_mib: int | None, board: GpuBoard | None = No
 
 
 def _watch(meter: Meter, budget_mib: int | None, board: GpuBoard | None) -> None:
-    gpus = Gpus()
-    loads = gpus.loads()
-    if loads:
-        Log(stage="arena").info("GPUs are watched", gpus=len(loads))
-    pause, known = threading.Event(), {load.index for load in loads}
-    while known:
+    watcher, pause = GpuWatcher(Gpus(), meter, budget_mib, board), threading.Event()
+    if watcher.step():
+        Log(stage="arena").info("GPUs are watched", gpus=watcher.count)
+        while not pause.wait(EVERY_S):
+            watcher.step()
+
+
+class GpuWatcher:
+    """Looks at all GPUs and tells of them, once per step."""
+
+    def __init__(
+        self, gpus: Gpus, meter: Meter, budget_mib: int | None, board: GpuBoard | None
+    ) -> None:
+        self._gpus = gpus
+        self._meter = meter
+        self._budget_mib = budget_mib
+        self._board = board
+        self._known: set[int] = set()
+
+    @property
+    def count(self) -> int:
+        """GPUs that were ever seen."""
+        return len(self._known)
+
+    def step(self) -> bool:
+        """False while there is nothing to look at."""
+        loads = self._gpus.loads()
+        self._known |= {load.index for load in loads}
+        if not self._known:
+            return False
         for load in loads:
-            tell(load, meter, budget_mib)
-        for index in known - {load.index for load in loads}:
-            forget(index, meter)
-        if board is not None:
-            board.put([load.record() for load in loads])
-        pause.wait(EVERY_S)
-        loads = gpus.loads()
+            tell(load, self._meter, self._budget_mib)
+        for index in self._known - {load.index for load in loads}:
+            forget(index, self._meter)
+        if self._board is not None:
+            self._board.put([load.record() for load in loads])
+        return True

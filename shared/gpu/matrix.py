@@ -13,38 +13,37 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A lower bound. `part`: who needs it; `source`: where that is said."""
+    """A lower bound, as people write it. `part`: who needs it; `source`: where that is said."""
 
     part: str
-    least: Version
+    text: str
     why: str
     source: str
 
     @property
-    def text(self) -> str:
-        """The bound as people write it: drivers have two digits at the end (580.65.06)."""
-        digits = [str(self.least[0]), *(f"{part:02d}" for part in self.least[1:])]
-        return ".".join(digits)
+    def least(self) -> Version:
+        """The bound, to compare with."""
+        return version_of(self.text)
 
 
 DRIVER = (
     Need(
         "CUDA 13 (CuPy, ONNX Runtime, TensorRT for CUDA 13)",
-        (580, 65, 6),
+        "580.65.06",
         "CUDA 13.x runs on drivers from 580 on; 580.65.06 came with 13.0",
         # Table 1 there says >= 580; the exact one is in the 13.0 release notes, table 3.
         "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html",
     ),
     Need(
         "NVENC by PyAV",
-        (570, 0),
+        "570.0",
         "its FFmpeg was built for Video Codec SDK 13.0, and says so when it meets an older driver",
         # The sentence and the number are inside libavcodec 62.28 of PyAV 18.1; the headers':
         "https://github.com/FFmpeg/nv-codec-headers",
     ),
     Need(
         "TensorRT 11",
-        (535,),
+        "535",
         "r535 for its CUDA 12 builds; those for CUDA 13 need what CUDA 13 needs",
         "https://docs.nvidia.com/deeplearning/tensorrt/11.2.1/installing-tensorrt/prerequisites.html",
     ),
@@ -55,13 +54,13 @@ DRIVER = (
 COMPUTE = (
     Need(
         "CUDA 13",
-        (7, 5),
+        "7.5",
         "it dropped Maxwell, Pascal and Volta: Turing (GTX 16, RTX 20, T4) is the oldest",
         "https://docs.nvidia.com/cuda/archive/13.0.1/cuda-toolkit-release-notes/index.html",
     ),
     Need(
         "TensorRT 11",
-        (7, 5),
+        "7.5",
         "Turing or later",
         "https://docs.nvidia.com/deeplearning/tensorrt/11.2.1/installing-tensorrt/prerequisites.html",
     ),

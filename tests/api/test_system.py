@@ -8,8 +8,9 @@ import pytest
 
 from shared.gpu import GpuBoard, GpuRecord
 from shared.gpu.board import PREFIX
-from shared.gpu.load import Gpus
+from shared.gpu.load import Gpus, GpuWatcher
 from shared.keys import Role
+from shared.metrics import Meter
 from shared.redisdb import Connection
 from tests.api.conftest import Served
 from tests.builders import output_plan, source_info
@@ -29,9 +30,8 @@ def test_gpus_of_all_hosts_are_told_with_how_full_and_busy_they_are(
     redis: Connection, seen: Any
 ) -> None:
     with pynvml_of("two-gpus") as nvml:
-        gpus = Gpus(nvml)
-        GpuBoard(redis, "host-b").put([load.record() for load in gpus.loads()])
-        gpus.close()
+        watcher = GpuWatcher(Gpus(nvml), Meter(), None, GpuBoard(redis, "host-b"))
+        assert watcher.step()
     GpuBoard(redis, "host-a").put([GpuRecord(uuid="GPU-1", name="NVIDIA A100-SXM4-80GB")])
     lone, first, second = seen()["gpus"]
     assert (lone["host"], lone["uuid"]) == ("host-a", "GPU-1")
@@ -53,6 +53,13 @@ def test_a_host_that_falls_silent_takes_its_gpus_off_the_list(redis: Connection,
     GpuBoard(redis, "host-a").put([GpuRecord(uuid="GPU-1", name="Tesla T4")])
     assert 0 < redis.ttl(f"{PREFIX}host-a") <= 16
     redis.delete(f"{PREFIX}host-a")
+    assert seen()["gpus"] == []
+
+
+def test_a_host_without_gpus_tells_of_none(redis: Connection, seen: Any) -> None:
+    with pynvml_of("no-driver") as nvml:
+        watcher = GpuWatcher(Gpus(nvml), Meter(), None, GpuBoard(redis, "host-c"))
+        assert not watcher.step()
     assert seen()["gpus"] == []
 
 

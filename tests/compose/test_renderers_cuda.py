@@ -67,6 +67,14 @@ def test_the_gpus_picture_is_opencvs_to_two_of_255(seed: int, drawer: Drawer) ->
     assert apart(drawer.draw(source, layout, views, plan), expected) <= 2
 
 
+def test_a_view_of_almost_the_tiles_size_is_copied_as_by_opencv(drawer: Drawer) -> None:
+    layout, plan = FrameLayout(width=400, height=200), side_by_side(320, 90)
+    views = View(10.25, 5.5, 160.125, 90.0703125), View(200.5, 50.25, 159.875, 89.9296875)
+    source = frame(layout)
+    expected = OnHost(OpenCvRenderer()).draw(source, layout, views, plan)
+    assert apart(drawer.draw(source, layout, views, plan), expected) == 0
+
+
 def test_a_frame_of_full_size_is_drawn_as_opencv_does(drawer: Drawer) -> None:
     layout, plan = FrameLayout(width=1920, height=1080), side_by_side(1920, 1080)
     views = View(100.3, 50.2, 540.5, 608.06), View(900.75, 3.125, 957.25, 1076.875)

@@ -48,7 +48,7 @@ def by_the_cpu(planes: tuple[Array, Array, Array], bits: int, rotation: int) -> 
     height, width = planes[0].shape
     frame = VideoFrame(width, height, "yuv420p" if bits == 8 else "yuv420p10le")
     for plane, values in zip(frame.planes, planes, strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
         rows = rows.view(values.dtype)
         writable = np.zeros_like(rows)
         writable[:, : plane.width] = values

@@ -54,6 +54,7 @@ CLIPS = {
     "upside down": replace(CLOSED_GOP_X264, frames=12, rotation=180),
     "rows of no even address": replace(CLOSED_GOP_X264, frames=12, size=(130, 66), rotation=270),
     "VP9": replace(VP9, size=SIZE, frames=12),
+    "VP9 of odd sides": replace(VP9, size=(193, 161), frames=3),
 }
 ALL = 9.0
 """Seconds: one segment."""
@@ -151,7 +152,7 @@ def test_every_frame_is_the_software_decoders_at_the_same_time(
     bench: Bench, kind: str, tmp_path: Path
 ) -> None:
     spec = CLIPS[kind]
-    suffix = ".264" if spec.container else ".webm" if spec is CLIPS["VP9"] else ".mp4"
+    suffix = ".264" if spec.container else ".webm" if spec.codec == VP9.codec else ".mp4"
     path = make_video(tmp_path / f"clip{suffix}", spec)
     source, software, count = probe(path), PyAvDecoder(threads=1), 0
     for segment, file in pieces(path, tmp_path):
@@ -293,7 +294,14 @@ def test_without_a_free_session_the_driver_is_busy(
         next(bench.decoder.decode(*one(tmp_path)))
 
 
-@pytest.mark.parametrize("spec", [MPEG2, replace(CLOSED_GOP_X264, pixel_format="yuv444p")])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        MPEG2,
+        replace(CLOSED_GOP_X264, pixel_format="yuv444p"),
+        replace(CLOSED_GOP_X264, options={"x264-params": "interlaced=1"}),
+    ],
+)
 def test_what_nvdec_does_not_do_the_same_is_refused_before_the_first_frame(
     nvdec: Callable[..., Bench], opened: list[object], spec: VideoSpec, tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ from types import ModuleType
 from tests.conftest import PROJECT
 
 SITE = PROJECT / "tests" / "doubles" / "site"
-PROGRAMS = Path(__file__).parent / "programs"
 
 
 def path_with(*folders: Path) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from client.doctor.gpus import driver, gpus, known_hardware, packages
+from client.doctor.gpus import driver, gpus, known_hardware, packages, trials
 from shared.errors import PermanentError
 from shared.findings import Finding, State
 from shared.gpu import Hardware, devices, inventory
 from shared.gpu.matrix import COMPUTE, DRIVER, unmet, version_of
+from shared.gpu.nvml import Nvml
 from shared.settings import Settings
 from tests.doctor.doubles import SITE, path_with, pynvml_of
 
@@ -166,3 +168,15 @@ def test_the_oldest_gpus_that_will_do_are_those_of_turing() -> None:
     assert unmet(COMPUTE, (7, 5)) == []
     assert unmet(COMPUTE, (7, 0))
     assert DRIVER[0].text == "580.65.06"
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_passes_all_its_trials() -> None:
+    if Nvml().module is None and os.environ.get("REQUIRE_GPU") != "1":
+        pytest.skip("no NVIDIA driver here")
+    hardware, trouble = known_hardware()
+    assert trouble == []
+    assert hardware.gpus
+    found = list(trials(chosen(), hardware, brief=False))
+    assert {"cuda.ipc", "decode.nvdec", "encode.nvenc"} <= {each.check for each in found}
+    assert [each for each in found if each.state is State.PROBLEM] == []

@@ -15,7 +15,7 @@ import pytest
 from client.doctor import host, quick, services
 from client.doctor.command import Look, findings_of
 from shared.findings import Finding, State
-from shared.redisdb import Connection
+from shared.redisdb import Connection, RedisError
 from shared.settings import MIB, Settings
 from tests.waiting import wait_until
 
@@ -193,11 +193,21 @@ def test_a_redis_without_a_file_loses_jobs_at_its_restart(
     assert finding.state is State.WARNING
 
 
-def test_a_redis_that_is_not_there_is_a_problem() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and nobody listens
-        url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
-        assert wrong(services.redis_and_queues(url))["redis"].state is State.PROBLEM
+class Away:
+    """A connection to a server that is not there, without the pauses between tries."""
+
+    def ping(self) -> None:
+        raise RedisError("Connection refused.")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_redis_that_is_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "connect", lambda _: Away())
+    finding = wrong(services.redis_and_queues("redis://127.0.0.1:1/0"))["redis"]
+    assert finding.state is State.PROBLEM
+    assert "DUALFACE_REDIS_URL" in finding.fix
 
 
 @contextmanager

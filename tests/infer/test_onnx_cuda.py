@@ -16,7 +16,7 @@ from services.infer.engines.onnx_cuda import OnnxCudaDetector
 from services.infer.engines.onnx_session import CPU, CUDA, Session
 from shared.errors import DeviceLostError, EngineError, ErrorCode, OutOfMemoryError, PermanentError
 from shared.media.layout import FrameLayout
-from tests.infer.gpu_detectors import MIB, onnx_cuda, uploaded
+from tests.infer.gpu_detectors import MIB, need, onnx_cuda, uploaded
 from tests.infer.test_onnx_cpu import black, brightness_model, entry
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ def bright(tmp_path: Path) -> Path:
     path = tmp_path / "bright.onnx"
     brightness_model(path, channel=0)
     return path
+
+
+@pytest.fixture
+def device(device: Device, vendor: str) -> Device:
+    need("onnx-cuda", vendor)
+    return device
 
 
 @pytest.fixture

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from services.infer.engines.batches import GROW_AFTER, Batches, Sides
 from services.infer.engines.onnx_cpu import OnnxCpuDetector
+from services.infer.families import Array
 from services.infer.portions import Portions
+from shared.errors import OutOfMemoryError
 from shared.faces import Face
 from shared.media.layout import FrameLayout, Planes
 from shared.models import entry_of, locate
 from tests.conftest import MODELS
 from tests.infer.conftest import read_clip
-from tests.infer.gpu_detectors import KINDS, made, unlike, uploaded
+from tests.infer.gpu_detectors import KINDS, made, need, unlike, uploaded
 from tests.infer.test_onnx_cpu import black, brightness_model, centre, entry
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ LAYOUT = FrameLayout(width=256, height=128)
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request: pytest.FixtureRequest, vendor: str) -> str:
+    need(request.param, vendor)
     return str(request.param)
 
 
@@ -55,7 +59,8 @@ def test_any_number_of_frames_gives_the_faces_that_the_cpu_finds(
     rng = np.random.default_rng(count)
     frames = []
     for _ in range(count):
-        x, y = (int(at) for at in rng.integers(0, (192, 96)))
+        # no cell of the model's is half bright: that is its threshold
+        x, y = (16 * int(at) + 3 for at in rng.integers(0, (13, 5)))
         frames.append(with_square(x, y, 32))
     want = OnnxCpuDetector(entry(), bright).detect(frames, LAYOUT)
     assert any(want)
@@ -108,6 +113,41 @@ def test_short_of_memory_it_says_so_and_does_fewer_at_a_time(
     assert portions.limit < 8
 
 
+class Full:
+    """A net of one output that has no room for more than `room` pictures, of any content."""
+
+    def __init__(self, device: Device, size: int, room: list[int], sizes: list[int]) -> None:
+        sizes.append(size)
+        if size > room[0]:
+            raise OutOfMemoryError(f"{size} pictures")
+        self.batch = device.empty((size, 3, 32, 64), "float32")
+        self._outputs = [np.zeros((size, n, 8, 16), np.float32) for n in (1, 2, 2, 10)]
+
+    def run(self) -> list[Array]:
+        return self._outputs
+
+
+def test_calls_get_smaller_with_each_shortage_and_larger_again_in_time(
+    device: Device,
+) -> None:
+    room, sizes = [3], list[int]()
+    batches = Batches(
+        device, entry(), Sides(64, 0), (1, 2, 4, 8), lambda size, _: Full(device, size, room, sizes)
+    )
+    frames, layout = uploaded(device, [black(LAYOUT)] * 32, LAYOUT)
+    for failing in (8, 4):
+        with pytest.raises(OutOfMemoryError):
+            batches.detect(frames, layout)
+        assert sizes[-1] == failing
+        batches.free()
+    assert batches.detect(frames, layout) == [()] * 32
+    assert set(sizes[2:]) == {2}
+    room[0] = 8
+    for _ in range(2 * GROW_AFTER):
+        batches.detect(frames, layout)
+    assert sizes[-1] == 8
+
+
 def test_only_outputs_leave_the_device(vendor: str, kind: str, bright: Path) -> None:
     from shared.cuda.device import Device
 
@@ -153,6 +193,7 @@ def test_real_models_see_the_same_faces_as_on_the_cpu(
     clip = footage / "faces/intel-head-pose-face-detection-female-and-male.gif"
     frames, layout = read_clip(clip, every=20, stop=60)
     want = detector_of(model).detect(frames, layout)
+    assert [len(faces) for faces in want] == [2] * len(frames)
     path = tmp_path / "model.onnx"
     path.symlink_to(locate(model, model_cache, [MODELS]))
     detector = made(kind, device, entry_of(model), path, vendor)

@@ -31,7 +31,7 @@ from shared.errors import (
 from shared.media.layout import FrameLayout, Planes
 from shared.names import ENGINES
 from shared.storage.directory import DirectoryStore
-from tests.infer.gpu_detectors import cache_in, tensorrt, unlike, uploaded
+from tests.infer.gpu_detectors import cache_in, need, tensorrt, unlike, uploaded
 from tests.infer.test_onnx_cpu import black, brightness_model, entry
 
 if TYPE_CHECKING:
@@ -45,6 +45,12 @@ def bright(tmp_path: Path) -> Path:
     path = tmp_path / "bright.onnx"
     brightness_model(path, channel=0)
     return path
+
+
+@pytest.fixture
+def device(device: Device, vendor: str) -> Device:
+    need("tensorrt", vendor)
+    return device
 
 
 @pytest.fixture

@@ -129,7 +129,9 @@ def test_faces_and_wrong_detections_belong_to_their_condition(pictures: list[Jud
 def test_a_condition_nobody_has_gives_no_rates(pictures: list[Judged]) -> None:
     row = compare(pictures, 0.5, Condition.BACKLIGHT)
     assert row.faces == 0
-    assert row.precision_loss is row.miss_rate_rise is row.miss_rate_rise_95 is None
+    assert row.precision_loss is None
+    assert row.miss_rate_rise is None
+    assert row.miss_rate_rise_95 is None
 
 
 def test_a_copy_that_finds_nothing_loses_all_precision() -> None:

@@ -98,7 +98,11 @@ class Home:
     def environment(self) -> dict[str, str]:
         """The variables of every command of this home."""
         own = {key: value for key, value in os.environ.items() if not key.startswith("DUALFACE_")}
-        mine = {"DUALFACE_STATE_DIR": str(self.state), "DUALFACE_SHM_DIR": str(self.shm)}
+        mine = {
+            "DUALFACE_STATE_DIR": str(self.state),
+            "DUALFACE_SHM_DIR": str(self.shm),
+            "DUALFACE_CONFIG_DIR": str(self.root / "config"),
+        }
         return {**own, "PYTHONPATH": str(PROJECT), **FAST, **mine, **self.settings}
 
     def start(self, *args: str | Path) -> Running:

@@ -50,16 +50,30 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("gpu") / "clip.mp4", VIDEO)
 
 
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all homes of the same hardware: what is probed at their first start."""
+    return tmp_path_factory.mktemp("configs")
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
+def home(tmp_path: Path, configs: Path) -> Iterator[Home]:
     if reason := missing():
         pytest.skip(reason)
-    with home_in(tmp_path, metrics_dir=str(tmp_path / "metrics"), arena_mib="64") as made:
+    settings = {
+        "metrics_dir": str(tmp_path / "metrics"),
+        "arena_mib": "64",
+        "max_concurrent_streams": "1",
+        "config_dir": str(configs / "none"),
+    }
+    with home_in(tmp_path, **settings) as made:
         yield made
 
 
 def on(home: Home, hardware: str, **double: str) -> GpuHome:
-    return GpuHome(home.root, home.shm, home.settings, {"DOUBLE_HARDWARE": hardware, **double})
+    configs = Path(home.settings["DUALFACE_CONFIG_DIR"]).parent
+    settings = {**home.settings, "DUALFACE_CONFIG_DIR": str(configs / hardware)}
+    return GpuHome(home.root, home.shm, settings, {"DOUBLE_HARDWARE": hardware, **double})
 
 
 def engines(said: str) -> dict[str, str]:

@@ -112,6 +112,8 @@ class Feed:
         self._packets = packets
         self._report = report
         self._bytes = AnnexB(packets.header) if packets.header.codec in _SEQUENCE_SET else None
+        self.sequences = set[bytes]()
+        """The sequence parameter sets of all pictures of the segment, as NAL units."""
         self._refuse_changes()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -146,6 +148,7 @@ class Feed:
             found = converter.sequence_sets(data)
             if not number:
                 known = found or converter.sequence_sets(converter.sets)
+                self.sequences = known
             elif known and not found <= known:
                 return True
         return False

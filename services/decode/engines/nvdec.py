@@ -10,13 +10,14 @@ from typing import Any
 
 from services.decode.engines.annexb import Feed
 from services.decode.engines.base import DecodedFrame, DecodeReport
+from services.decode.engines.sequence import read_sequence
 from services.decode.engines.surfaces import SurfaceWriter
 from services.decode.engines.times import timed
 from services.decode.packets import PacketEntry, PacketFile, PacketFlag, StreamHeader
 from shared.cuda import nvcodec
 from shared.cuda.device import Device
 from shared.cuda.memory import Memory
-from shared.errors import EngineError
+from shared.errors import DeviceLostError, EngineError
 from shared.jobs import Segment, SourceInfo
 from shared.media.layout import Planes
 from shared.sessions import SessionKind, SessionNeed
@@ -35,7 +36,10 @@ _PROFILES = {"h264": (66, 77, 100, 110), "hevc": (1, 2, 3, 4)}
 and multiview ones another meaning); Main, Main 10, Main Still Picture, range extensions."""
 
 _UNKNOWN_ORDER, _PROGRESSIVE = 0, 1
-"""FFmpeg's AVFieldOrder. NVDEC deinterlaces what is not progressive; the other engines don't."""
+"""FFmpeg's AVFieldOrder."""
+
+
+_INTERLACED = "The pictures are of fields: NVDEC would deinterlace them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class NvdecDecoder:
             with PacketFile(path) as packets:
                 pixels = self._pixels(packets.header, source)
                 feed = Feed(packets, report)
+                _check_sequences(feed, pixels.codec)
                 frames = self._pictures(feed, pixels, packets.entries)
                 for pts, frame in timed(frames, packets.entries, segment, source, report):
                     corrupt, surface = frame
@@ -145,12 +150,11 @@ class NvdecDecoder:
         if header.codec not in _CODECS or bits is None:
             raise EngineError(f"NVDEC is not used for {header.codec} as {header.pixel_format}.")
         if header.field_order not in (_UNKNOWN_ORDER, _PROGRESSIVE):
-            raise EngineError("NVDEC would deinterlace the pictures.")
+            raise EngineError(_INTERLACED)
         turned = source.rotation in (90, 270)
         sides = (source.height, source.width) if turned else (source.width, source.height)
-        if sides != (header.width, header.height) or header.width % 2:
-            # The library gives the last column of an odd picture only half of its colour.
-            raise EngineError(f"NVDEC is not used for {header.width}x{header.height} px.")
+        if sides != (header.width, header.height):
+            raise EngineError(f"Pictures of {header.width}x{header.height} px are to be scaled.")
         pixels = _Pixels(header.codec, bits, header.width, header.height)
         self._check(pixels)
         return pixels
@@ -203,10 +207,15 @@ class NvdecDecoder:
                     surface = self._surface(frame, pixels)
                     begun = True
                     yield number, (corrupt, surface)
+            except EngineError:
+                self.close()
+                if begun or last_try or not kept:
+                    raise
             except self._errors as error:
                 self.close()
                 failure = nvcodec.decoding_failed(error, begun=begun)
-                if begun or last_try or not kept:
+                hopeless = isinstance(failure, DeviceLostError)
+                if begun or last_try or not kept or hopeless:
                     raise failure from error
             else:
                 return
@@ -255,21 +264,42 @@ class NvdecDecoder:
         return same and pixels.width <= width and pixels.height <= height
 
     def _surface(self, frame: Any, pixels: _Pixels) -> Any:
-        """The rows of Y, then those of U and V, as one array: they lie one behind the other."""
+        """The rows of Y, then those of U and V, as one array: they lie one behind the other.
+
+        How far rows are apart is taken from where the planes begin: the strides that the library
+        tells are of bytes or of samples, by version.
+        """
         luma, chroma = frame.cuda()[:2]
         height, width = int(luma.shape[0]), int(luma.shape[1])
-        size = 1 if frame.format == self._nvc.Pixel_Format.NV12 else 2
-        known = size == 1 or frame.format == self._nvc.Pixel_Format.P016
-        pitch = int(luma.stride[0])
+        kinds = self._nvc.Pixel_Format
+        size = {kinds.NV12: 1, kinds.P016: 2}.get(frame.format, 0)
         start = int(luma.dataptr)
+        pitch, rest = divmod(int(chroma.dataptr) - start, max(height, 1))
         if (
-            not known
-            or (size == 1) != (pixels.bits == 8)
-            or (width, height) != (pixels.width, pixels.height)
-            or int(chroma.dataptr) != start + pitch * height
+            # Rows have an even number of samples, one more than an odd picture.
+            (width, height) != (pixels.width + pixels.width % 2, pixels.height)
+            or size != (1 if pixels.bits == 8 else 2)
+            or pitch < width * size
+            or rest
         ):
             raise EngineError(
                 f"NVDEC's surface of {width}x{height} px as {frame.format} is not as expected."
             )
         rows = height + (height + 1) // 2
         return self._device.adopt(_Memory(start, (rows, width), pitch, size))
+
+
+def _check_sequences(feed: Feed, codec: str) -> None:
+    """Raises EngineError for what NVDEC lacks, or the library shows otherwise than other engines:
+    it leaves out how far a picture is shifted within what is coded."""
+    for unit in feed.sequences:
+        try:
+            sequence = read_sequence(unit, codec)
+        except IndexError as error:
+            raise EngineError("The stream's parameter sets are damaged.") from error
+        if sequence.profile not in _PROFILES[codec]:
+            raise EngineError(f"NVDEC is not used for profile {sequence.profile} of {codec}.")
+        if not sequence.frames_only:
+            raise EngineError(_INTERLACED)
+        if sequence.shifted:
+            raise EngineError("The pictures are shifted within what is coded.")

@@ -28,7 +28,7 @@ from services.encode.plan import (
 from shared.cuda import nvcodec
 from shared.cuda.device import Device
 from shared.cuda.memory import Memory
-from shared.errors import EngineError
+from shared.errors import DeviceLostError, EngineError
 from shared.jobs import Codec, ColorTags, OutputPlan, Rect
 from shared.media.layout import FrameLayout, PixelFormat, Planes
 from shared.sessions import SessionKind, SessionNeed
@@ -61,7 +61,7 @@ class NvencEncoder:
         self._nvc = nvcodec.library()
         self._errors = nvcodec.errors(self._nvc)
         self._caps: dict[Codec, dict[str, int]] = {}
-        self._verdicts: dict[Codec, EngineError | None] = {}
+        self._verdicts: dict[Codec, str] = {}
         self.session: SessionNeed | None = SessionNeed(
             SessionKind.NVENC, device.uuid, _nothing_is_kept
         )
@@ -112,19 +112,18 @@ class NvencEncoder:
             )
 
     def _try_once(self, codec: Codec) -> None:
-        """Encode one small picture, once per codec: what a driver lists, it may not do."""
+        """Encode one small picture, once per codec: what a driver lists, it may not do. Raises
+        EngineError, each time, when that failed."""
         if codec not in self._verdicts:
             try:
                 self._try(codec)
+                self._verdicts[codec] = ""
+            except DeviceLostError:
+                raise
             except EngineError as error:
-                if error.able:
-                    raise
-                self._verdicts[codec] = error
-            else:
-                self._verdicts[codec] = None
-        verdict = self._verdicts[codec]
-        if verdict is not None:
-            raise EngineError(verdict.message)
+                self._verdicts[codec] = f"NVENC does not encode {codec.value}: {error.message}"
+        if self._verdicts[codec]:
+            raise EngineError(self._verdicts[codec])
 
     def _try(self, codec: Codec) -> None:
         slot = self._device.empty((_TRIAL.frame_bytes,))
@@ -257,6 +256,8 @@ def _stream(out: OutputContainer, header: bytes, first: bytes, output: OutputPla
     """A stream in `out` described by `header`, of which FFmpeg learns by reading it and a frame."""
     with av.open(io.BytesIO(header + first), format=output.codec.value) as seen:
         stream = out.add_stream_from_template(seen.streams.video[0], opaque=True)
+    # As we have it: what is read out of a stream has other start codes.
+    stream.codec_context.extradata = header
     stream.time_base = Fraction(*output.time_base)
     return stream
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from services.infer.engines.base import Detector
 from services.infer.engines.none import NoDetector
 from services.infer.engines.onnx_cpu import OnnxCpuDetector
 from shared.cuda.memory import Memory
-from shared.errors import EngineError
-from shared.models import choose, is_here
+from shared.errors import EngineError, OutOfMemoryError
+from shared.leases import Leases
+from shared.models import choose, is_here, locate
 from shared.models.precision import locate_precision
 from shared.runtime import Runtime
+
+FULL_S = 300.0
+"""After which a detector that memory was short for is tried again: others' work comes and goes."""
+
+COMPILE_STEP_S = 600.0
+"""The longest single step of TensorRT's compiler."""
 
 
 class LazyDetector:
     """A detector that is made when it is first needed: loading a model takes long, and may be what
-    ends the process. One that can't be made is not tried again."""
+    ends the process. One that can't be made is not tried again, one that memory was short for not
+    before FULL_S are over."""
 
     def __init__(self, name: str, make: Callable[[], Detector]) -> None:
         """`name` of the engine, until it is there."""
         self._name = name
         self._make = make
         self._made: Detector | None = None
-        self._refusal: EngineError | None = None
+        self._refusal: EngineError | OutOfMemoryError | None = None
+        self._refused_s = 0.0
 
     @property
     def name(self) -> str:
@@ -31,14 +41,17 @@ class LazyDetector:
         return self._made.name if self._made is not None else self._name
 
     def get(self) -> Detector:
-        """The detector. Raises what making it raised, an EngineError again and again."""
-        if self._refusal is not None:
+        """The detector. Raises what making it raised, now or before."""
+        full = isinstance(self._refusal, OutOfMemoryError)
+        if self._refusal is not None and not (
+            full and time.monotonic() - self._refused_s >= FULL_S
+        ):
             raise self._refusal
         if self._made is None:
             try:
                 self._made = self._make()
-            except EngineError as error:
-                self._refusal = error
+            except (EngineError, OutOfMemoryError) as error:
+                self._refusal, self._refused_s = error, time.monotonic()
                 raise
         return self._made
 
@@ -50,12 +63,15 @@ class Detectors:
         self._made: dict[tuple[str, Memory], Sequence[LazyDetector]] = {}
 
     def warm_up(self, runtime: Runtime) -> None:
-        """Load the default model, where one is here; it is not fetched."""
+        """Load the default model, where one is here; it is not fetched. On a GPU the first batch
+        does: an engine that has to be compiled takes minutes, in which a worker that had not said
+        that it lives would count as missing."""
         cache, folders = runtime.settings.cache_dir / "models", runtime.settings.model_folders
         if not is_here(choose("auto", cache, folders).name, cache, folders):
             return
-        memory = runtime.arenas.current(runtime.settings.arena).descriptor.memory
-        for each in self.of(runtime, "auto", memory):
+        if runtime.settings.gpu_device:
+            return
+        for each in self.of(runtime, "auto", "host"):
             try:
                 each.get()
             except EngineError:
@@ -66,12 +82,66 @@ class Detectors:
         """For frames in `memory`, best first, the one that sees nobody last."""
         known = self._made.get((wanted, memory))
         if known is None:
+            on_gpu = (
+                LazyDetector("tensorrt", lambda: _tensorrt(runtime, wanted)),
+                LazyDetector("onnx-cuda", lambda: _onnx_cuda(runtime, wanted)),
+            )
             known = (
+                *(on_gpu if memory == "device" else ()),
                 LazyDetector("onnx-cpu", lambda: _on_cpu(runtime, wanted)),
                 LazyDetector(NoDetector.name, NoDetector),
             )
             self._made[wanted, memory] = known
         return known
+
+
+def _tensorrt(runtime: Runtime, wanted: str) -> Detector:
+    """Blocks for minutes where the engine has not been compiled yet, by anybody, for such a GPU."""
+    # The vendor's library: only where there is a GPU.
+    from services.infer.engines.tensorrt import Options, TensorRtDetector
+    from services.infer.engines.trt_cache import BUILD_LEASE_S, EngineCache
+
+    settings, folder = runtime.settings, runtime.settings.cache_dir / "models"
+    entry = choose(wanted, folder, settings.model_folders)
+    path, precision = locate_precision(
+        entry.name, settings.infer_precision, folder, settings.model_folders, device="gpu"
+    )
+    leases = Leases(runtime.redis, BUILD_LEASE_S)
+    options = Options(
+        precision=precision, batch=settings.infer_batch, budget_bytes=_budget_bytes(runtime)
+    )
+    runtime.guard.allow(COMPILE_STEP_S)
+    try:
+        return TensorRtDetector(
+            runtime.device(),
+            entry,
+            path,
+            EngineCache(runtime.store, leases, runtime.worker),
+            options,
+            runtime.guard.feed,
+        )
+    finally:
+        runtime.guard.allow(0.0)
+
+
+def _onnx_cuda(runtime: Runtime, wanted: str) -> Detector:
+    from services.infer.engines.onnx_cuda import OnnxCudaDetector  # as above
+
+    settings, folder = runtime.settings, runtime.settings.cache_dir / "models"
+    entry = choose(wanted, folder, settings.model_folders)
+    return OnnxCudaDetector(
+        runtime.device(),
+        entry,
+        locate(entry.name, folder, settings.model_folders),
+        limit_bytes=_budget_bytes(runtime) // 2,
+        batch=settings.infer_batch,
+    )
+
+
+def _budget_bytes(runtime: Runtime) -> int:
+    """Of the GPU's memory, for all engines and contexts."""
+    share = runtime.settings.gpu_memory_share * runtime.settings.gpu_engine_margin
+    return int(runtime.device().total_bytes * share)
 
 
 def _on_cpu(runtime: Runtime, wanted: str) -> Detector:

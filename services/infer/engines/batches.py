@@ -19,12 +19,15 @@ from services.infer.engines.looks import Faces, Look, at_once, look_of
 from services.infer.engines.trt_plan import calls
 from services.infer.families import DECODERS, Array, suppress, to_faces
 from shared.cuda.device import Device
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import ErrorCode, OutOfMemoryError, PermanentError
 from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 from shared.models import ModelEntry
 
 PREPARED_MAX = 16
 """Nets kept ready: a video of one shape needs one for each look and size of call that occurs."""
+
+GROW_AFTER = 50
+"""Calls in a row that went well until a larger one is tried again, after memory was short."""
 
 ALIGN = 256
 """Bytes. What CUDA's libraries ask of the addresses they are given."""
@@ -83,6 +86,8 @@ class Batches:
         self._entry = entry
         self._sides = sides
         self._sizes = sizes
+        self._able = len(sizes)
+        self._well = 0
         self._prepare = prepare
         self._decode = DECODERS[entry.family]
         self._letterbox = Letterbox(device, entry)
@@ -112,13 +117,29 @@ class Batches:
 
     def _looked(self, frames: Sequence[Planes], layout: FrameLayout, look: Look) -> list[Faces]:
         found: list[Faces] = []
-        for count, size in calls(len(frames), self._sizes):
-            net = self._net(size, look.padded)
-            for index, planes in enumerate(frames[len(found) : len(found) + count]):
-                self._letterbox.fill(planes, layout, look.w, look.h, net.batch, index)
-            outputs = net.run()
+        for count, size in calls(len(frames), self._sizes[: self._able]):
+            some = frames[len(found) : len(found) + count]
+            outputs = self._called(some, size, layout, look)
             found += [self._faces(outputs, index, layout, look) for index in range(count)]
         return found
+
+    def _called(
+        self, frames: Sequence[Planes], size: int, layout: FrameLayout, look: Look
+    ) -> list[Array]:
+        """One call. Short of memory, the calls after it are smaller: how many frames there are for
+        `Portions` to cut down says little about how many go through the net at a time."""
+        try:
+            net = self._net(size, look.padded)
+            for index, planes in enumerate(frames):
+                self._letterbox.fill(planes, layout, look.w, look.h, net.batch, index)
+            outputs = net.run()
+        except OutOfMemoryError:
+            self._able, self._well = max(1, self._sizes.index(size)), 0
+            raise
+        self._well += 1
+        if self._well >= GROW_AFTER and self._able < len(self._sizes):
+            self._able, self._well = self._able + 1, 0
+        return outputs
 
     def _net(self, size: int, padded: tuple[int, int]) -> Prepared:
         key = (size, padded)

@@ -36,7 +36,7 @@ from shared.assets import sha256_of
 from shared.cuda.device import Device
 from shared.cuda.graphs import Graph, record
 from shared.cuda.memory import Memory
-from shared.errors import DeviceLostError, EngineError
+from shared.errors import DeviceLostError, EngineError, OutOfMemoryError
 from shared.faces import Face
 from shared.logs import Log
 from shared.media.layout import FrameLayout, Planes
@@ -94,12 +94,16 @@ class TensorRtDetector:
             compute=device.compute,
         )
         scratch = workspace_bytes(options.budget_bytes)
-        self._net = cache.obtain(
-            recipe,
-            lambda timing, step: build(trt, entry, path, recipe, scratch, timing, step),
-            lambda plan, outputs: _Net.load(trt, device, plan, outputs, options.graphs),
-            on_step,
-        )
+        try:
+            self._net = cache.obtain(
+                recipe,
+                lambda timing, step: build(trt, entry, path, recipe, scratch, timing, step),
+                lambda plan, outputs: _Net.load(trt, device, plan, outputs, options.graphs),
+                on_step,
+            )
+        except (EngineError, OutOfMemoryError):
+            device.finish()  # a broken context is the end of the process
+            raise
         sizes = fixed_sizes(min(options.batch, self._net.batch))
         self._batches = Batches(device, entry, sides, sizes, self._net.prepare)
         self._batches.trial()

@@ -21,7 +21,7 @@ from cupy._driver import CUDARuntimeError, driver, raw
 from PyNvVideoCodec._faults import NOT_SUPPORTED, OUT_OF_MEMORY, Sessions, enter, error, native
 
 PITCH = 256
-"""What rows are rounded up to. The real one does not round; who reads `stride` need not know."""
+"""What rows are rounded up to: the real one may, by version."""
 STALE = 0xEE
 
 sessions = Sessions("nvdec", 32)
@@ -205,7 +205,7 @@ class PyNvDecoder:
             picture = self._scaler.reformat(picture, width, height)
             picture.pts = number
         size = 1 if self._depth == 8 else 2
-        pitch = -(-width * size // PITCH) * PITCH
+        pitch = -(-(width + 1) * size // PITCH) * PITCH
         down, across = (height + 1) // 2, (width + 1) // 2
         start = self._room(index, pitch * (height + down))
         rows = raw(start, pitch * (height + down)).reshape(height + down, pitch)
@@ -220,11 +220,11 @@ class PyNvDecoder:
         for at, plane in enumerate(pair):
             seen[height:, at : 2 * across : 2] = plane[:down, :across] << shift
         letters = "|u1" if size == 1 else "|u2"
+        step = pitch // size  # in samples, as the real one says it
+        chroma = start + pitch * height
         views = [
-            CAIMemoryView((height, width, 1), (pitch, size, size), letters, start),
-            CAIMemoryView(
-                (down, width // 2, 2), (pitch, 2 * size, size), letters, start + pitch * height
-            ),
+            CAIMemoryView((height, 2 * across, 1), (step, 1, 1), letters, start),
+            CAIMemoryView((height // 2, across, 2), (step, 2, 1), letters, chroma),
         ]
         return DecodedFrame(
             picture.pts or 0, Pixel_Format.NV12 if size == 1 else Pixel_Format.P016, views

@@ -109,7 +109,7 @@ class PyNvEncoder:
         if code := sessions.frame():
             raise error("nvEncEncodePicture API failed", code)
         picture = self._picture(frame)
-        picture.pts, picture.time_base = self._count, Fraction(1, 1000)
+        picture.pts, picture.time_base = self._count, self._context.time_base
         self._count += 1
         self._take(self._context.encode(picture))
         return [self._held.popleft() for _ in range(len(self._held) - DELAY)]
@@ -127,7 +127,8 @@ class PyNvEncoder:
         made: Any = CodecContext.create(NAMES[self._codec], "w")
         made.width, made.height = self._size
         made.pix_fmt = "nv12" if self._codec == "h264" else "yuv420p"
-        made.time_base, made.framerate = Fraction(1, 1000), Fraction(25)
+        made.framerate = Fraction(options.get("fps", "30"))
+        made.time_base = 1 / made.framerate
         made.thread_count = 1
         made.gop_size, made.max_b_frames = gop, int(options.get("bf", "0"))
         if not headers:

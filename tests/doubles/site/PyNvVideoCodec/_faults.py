@@ -61,7 +61,7 @@ def native(method: F) -> F:
     def call(self: object, *arguments: object) -> object:
         try:
             return method(self, *arguments)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001
             told = failure.with_traceback(None)
             del self
             raise told from None

@@ -1,0 +1,144 @@
+"""Which copy is used follows from files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.infer.lab.quantize import store
+from shared.assets import sha256_of
+from shared.errors import ErrorCode, PermanentError
+from shared.models.precision import (
+    Device,
+    Evaluation,
+    Speed,
+    Variant,
+    Verdict,
+    adopted_precision,
+    evaluation_path,
+    find_variant,
+    locate_precision,
+    variant_path,
+)
+from tests.lab.test_report import evaluation
+from tests.lab.toys import install
+
+FAST = Speed(input=(64, 64), fp32_ms=2.0, variant_ms=1.0, runs=40)
+SLOW = Speed(input=(64, 64), fp32_ms=1.0, variant_ms=2.0, runs=40)
+Judge = Callable[..., Evaluation]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A folder with the toy model and an INT8 copy."""
+    install(tmp_path)
+    store(tmp_path, "toy", "int8", b"copy", sha256_of(tmp_path / "toy.onnx"))
+    return tmp_path
+
+
+@pytest.fixture
+def judge(cache: Path) -> Judge:
+    """Keeps an evaluation as `models evaluate` does."""
+
+    def keep(
+        verdict: Verdict,
+        cpu: Speed | None = SLOW,
+        precision: Variant = "int8",
+        **changes: object,
+    ) -> Evaluation:
+        made = evaluation(verdict).model_copy(
+            update={
+                "precision": precision,
+                "cpu": cpu,
+                "base_sha256": sha256_of(cache / "toy.onnx"),
+                "file_sha256": sha256_of(variant_path(cache, "toy", precision)),
+                **changes,
+            }
+        )
+        evaluation_path(cache, "toy", precision).write_text(made.model_dump_json())
+        return made
+
+    return keep
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cpu", "device", "adopted"),
+    [
+        (Verdict.EXCELLENT, SLOW, "gpu", "int8"),
+        (Verdict.ACCEPTABLE, SLOW, "gpu", "int8"),
+        (Verdict.NOT_RECOMMENDED, FAST, "gpu", "fp16"),
+        (Verdict.EXCELLENT, FAST, "cpu", "int8"),
+        (Verdict.EXCELLENT, SLOW, "cpu", "fp32"),
+        (Verdict.EXCELLENT, None, "cpu", "fp32"),
+        (Verdict.NOT_RECOMMENDED, FAST, "cpu", "fp32"),
+    ],
+)
+def test_auto_takes_int8_where_it_was_found_good_and_on_a_cpu_faster(
+    cache: Path, judge: Judge, verdict: Verdict, cpu: Speed | None, device: Device, adopted: str
+) -> None:
+    judge(verdict, cpu)
+    assert adopted_precision("toy", cache, device=device) == adopted
+
+
+def test_without_an_evaluation_int8_is_not_taken(cache: Path) -> None:
+    assert adopted_precision("toy", cache) == "fp16"
+    assert adopted_precision("toy", cache, device="cpu") == "fp32"
+
+
+@pytest.mark.parametrize("changed", ["base_sha256", "file_sha256"])
+def test_an_evaluation_of_another_file_says_nothing(
+    cache: Path, judge: Judge, changed: str
+) -> None:
+    judge(Verdict.EXCELLENT, **{changed: "f" * 64})
+    assert adopted_precision("toy", cache) == "fp16"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"verdict": "EXCELLENT"}'])
+def test_an_evaluation_that_cannot_be_read_says_nothing(cache: Path, text: str) -> None:
+    evaluation_path(cache, "toy", "int8").write_text(text)
+    assert adopted_precision("toy", cache) == "fp16"
+
+
+def test_an_altered_copy_is_no_copy(cache: Path, judge: Judge) -> None:
+    judge(Verdict.EXCELLENT)
+    variant_path(cache, "toy", "int8").write_bytes(b"other")
+    assert find_variant("toy", "int8", cache) is None
+    assert adopted_precision("toy", cache) == "fp16"
+
+
+def test_a_new_copy_voids_the_evaluation_of_the_old_one(cache: Path, judge: Judge) -> None:
+    judge(Verdict.EXCELLENT)
+    base = sha256_of(cache / "toy.onnx")
+    store(cache, "toy", "int8", b"copy", base)
+    assert adopted_precision("toy", cache) == "int8"
+    store(cache, "toy", "int8", b"another", base)
+    assert adopted_precision("toy", cache) == "fp16"
+    assert not evaluation_path(cache, "toy", "int8").exists()
+
+
+def test_fp16_found_bad_on_enough_faces_leaves_fp32(cache: Path, judge: Judge) -> None:
+    store(cache, "toy", "fp16", b"half", sha256_of(cache / "toy.onnx"))
+    judge(Verdict.NOT_RECOMMENDED, None, "fp16", enough_faces=False)
+    assert adopted_precision("toy", cache) == "fp16"
+    judge(Verdict.NOT_RECOMMENDED, None, "fp16", enough_faces=True)
+    assert adopted_precision("toy", cache) == "fp32"
+
+
+def test_a_named_precision_is_given_whatever_its_verdict(cache: Path, judge: Judge) -> None:
+    judge(Verdict.NOT_RECOMMENDED)
+    assert locate_precision("toy", "int8", cache) == (cache / "toy.int8.onnx", "int8")
+    assert locate_precision("toy", "fp32", cache) == (cache / "toy.onnx", "fp32")
+    assert locate_precision("toy", "auto", cache) == (cache / "toy.onnx", "fp32")
+    assert locate_precision("toy", "fp16", cache, device="gpu") == (cache / "toy.onnx", "fp16")
+
+
+@pytest.mark.parametrize(("wanted", "way"), [("int8", "quantize toy"), ("fp16", "evaluate toy")])
+def test_a_named_copy_that_is_missing_is_said_with_the_way_to_it(
+    tmp_path: Path, wanted: Variant, way: str
+) -> None:
+    install(tmp_path)
+    with pytest.raises(PermanentError, match=way) as caught:
+        locate_precision("toy", wanted, tmp_path)
+    assert caught.value.code is ErrorCode.MODEL_MISSING
