@@ -86,8 +86,8 @@ def rate_control(
     constant, too, but where `sessions` are open on the encoder's hardware and `busy_from` or more
     count as busy (0: never): then it is the most, and the average is lower.
 
-    For the job's first chunk, and kept for the others: all chunks of a video share one header,
-    which tells the encoder's rate, and a chunk made again must be the same.
+    For the job's first chunk, and kept for the others: a chunk made again must be the same, and
+    those of one encoder share a header, which tells its rate.
     """
     if bitrate_kbps is None:
         return QUALITY

@@ -128,7 +128,8 @@ def main(settings: Settings) -> int:
             log.info("arena ready", **owner.descriptor.model_dump())
             reaper = Reaper(redis, settings.arena, settings.dead_after_s)
             # Here, as there is one of it on every host.
-            watch_gpus(meter, settings.gpu_memory_mib, GpuBoard(redis, host_of(settings)))
+            board = GpuBoard(redis, host_of(settings), settings.arena)
+            watch_gpus(meter, settings.gpu_memory_mib, board)
             disks = DiskSampler(meter, settings)
             while not stop.wait(LOOK_EVERY_S):
                 vitals.seen("loop")

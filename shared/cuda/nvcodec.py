@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import importlib
 import re
-from typing import Any
+from typing import Any, TypeAlias
 
-from shared.errors import DeviceLostError, EngineBusyError, EngineError, ErrorCode
+from shared.errors import (
+    DeviceLostError,
+    EngineBusyError,
+    EngineError,
+    ErrorCode,
+    OutOfMemoryError,
+)
+
+Failure: TypeAlias = EngineError | EngineBusyError | OutOfMemoryError
 
 _LONGEST = 300
+_CUDA = "CUDA_ERROR_"
+"""In texts whose number is CUDA's and not NVENC's."""
 _CODE = re.compile(r"Error code\s*:\s*(\d+)")
 
 LOST = frozenset({46, 214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721})
@@ -58,27 +68,28 @@ def short(error: Exception) -> str:
     return " ".join(text.split())[:_LONGEST] or repr(error)
 
 
-def decoding_failed(error: Exception, *, begun: bool) -> EngineError | EngineBusyError:
+def decoding_failed(error: Exception, *, begun: bool) -> Failure:
     """What an exception of the decoder means. `begun`: it has given out a frame of this segment."""
     code, text = code_of(error), f"NVDEC: {short(error)}"
     if code in LOST:
         return DeviceLostError(text)
-    if begun:
-        return EngineError(text, True)
     if code == NO_MEMORY:
-        return EngineBusyError(ErrorCode.BUSY, text)
-    return EngineError(text, not (code in NOT_THERE or _unsupported(error)))
+        return OutOfMemoryError(text) if begun else EngineBusyError(ErrorCode.BUSY, text)
+    unable = code in NOT_THERE or _unsupported(error)
+    return EngineError(text, begun or not unable)
 
 
-def encoding_failed(error: Exception, *, begun: bool) -> EngineError | EngineBusyError:
+def encoding_failed(error: Exception, *, begun: bool) -> Failure:
     """What an exception of the encoder means. `begun`: it has taken a frame of this chunk."""
     code, text = code_of(error), f"NVENC: {short(error)}"
-    if begun:
-        # A CUDA error of the copies of frames; NVENC's own numbers end at about 30.
-        return DeviceLostError(text) if code in LOST else EngineError(text, True)
-    if code in NVENC_BUSY:
+    if code in LOST:  # NVENC's own numbers end at about 30
+        return DeviceLostError(text)
+    if _CUDA in text:  # memory for frames, or their copies
+        return OutOfMemoryError(text) if code == NO_MEMORY else EngineError(text, True)
+    if code in NVENC_BUSY and not begun:
         return EngineBusyError(ErrorCode.BUSY, text)
-    return EngineError(text, not (code in NVENC_UNABLE or _unsupported(error)))
+    unable = code in NVENC_UNABLE or _unsupported(error)
+    return EngineError(text, begun or not unable)
 
 
 def _unsupported(error: Exception) -> bool:

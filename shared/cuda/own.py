@@ -40,8 +40,8 @@ class OwnDevice:
             from shared.cuda.device import Device
 
             pin(self._settings)
-            # Compiled kernels: beside the other things that may be made again at any time.
-            os.environ.setdefault("CUPY_CACHE_DIR", str(self._settings.cache_dir / "kernels"))
+            # Compiled kernels; in a container this folder can be written, a home can't.
+            os.environ.setdefault("CUPY_CACHE_DIR", str(self._settings.state_dir / "kernels"))
             self._device = Device(on_copy=self._count, visible=self._settings.gpu_device)
         return self._device
 

@@ -1,4 +1,5 @@
-"""Where every host says how its GPUs are, for whoever shows the cluster: a key in Redis per host.
+"""Where every host says how its GPUs are, for whoever shows the cluster: a key in Redis per host and
+arena, as the processes of one container may see other GPUs than those of another.
 
 It expires soon after the host's last word: GPUs of a host that is gone are gone from the list.
 """
@@ -41,11 +42,12 @@ class HostGpus(Model):
 
 
 class GpuBoard:
-    """What one host says. Several processes of a host may: each tells the same."""
+    """What one host says, or one of its arenas."""
 
-    def __init__(self, connection: Connection, host: str) -> None:
+    def __init__(self, connection: Connection, host: str, arena: str = "") -> None:
         self._redis = connection
         self._host = host
+        self._key = f"{PREFIX}{host}:{arena}"
 
     def put(self, gpus: Sequence[GpuRecord]) -> None:
         """Say it. Where Redis is away, the next time will do."""
@@ -53,11 +55,19 @@ class GpuBoard:
 
         record = HostGpus(host=self._host, gpus=tuple(gpus))
         with suppress(RedisError):
-            self._redis.set(PREFIX + self._host, record.model_dump_json(), ex=EXPIRES_S)
+            self._redis.set(self._key, record.model_dump_json(), ex=EXPIRES_S)
 
 
 def hosts(connection: Connection) -> Iterator[HostGpus]:
-    """What all hosts said lately, by name. Raises RedisError."""
+    """What all hosts said lately, by name, each GPU once. Raises RedisError."""
+    found: dict[str, dict[str, GpuRecord]] = {}
+    for each in _said(connection):
+        found.setdefault(each.host, {}).update({gpu.uuid: gpu for gpu in each.gpus})
+    for host, gpus in found.items():
+        yield HostGpus(host=host, gpus=tuple(gpus.values()))
+
+
+def _said(connection: Connection) -> Iterator[HostGpus]:
     keys = sorted(str(key) for key in connection.scan_iter(match=f"{PREFIX}*", count=500))
     for kept in connection.mget(keys) if keys else []:
         if kept is None:

@@ -311,27 +311,25 @@ def locate_precision(
 ) -> tuple[Path, Precision]:
     """The file to load for a precision, and which it is; downloads and makes nothing.
 
-    A GPU engine makes FP16 of the FP32 file by itself: for "fp16" found by "auto" it gets that.
-    Raises PermanentError as `locate`, and MODEL_MISSING for a copy that a person named and that is
-    not there, or is of another file than the model now is.
+    FP16 is the FP32 file on a GPU, whose engines halve it by themselves. A CPU calculates in FP32
+    what somebody wants in FP16: it has no such arithmetic, and takes over where a GPU fails.
+    Raises PermanentError as `locate`, and MODEL_MISSING for an INT8 copy that a person named and
+    that is not there, or is of another file than the model now is.
     """
     chosen: Precision
     if wanted == "auto":
         chosen = adopted_precision(name, cache, extra_folders, device=device)
     else:
         chosen = wanted
-    if chosen == "fp32" or (chosen == "fp16" and device == "gpu"):
+    if chosen == "fp16" and device == "cpu":
+        chosen = "fp32"
+    if chosen != "int8":
         return locate(name, cache, extra_folders), chosen
     path = find_variant(name, chosen, cache, extra_folders)
     if path is None:
-        way = (
-            f"run 'dualface models quantize {name} --frames VIDEO...'"
-            if chosen == "int8"
-            else f"run 'dualface models evaluate {name} --precision fp16 --labels FILE'"
-        )
         raise PermanentError(
             ErrorCode.MODEL_MISSING,
-            f"there is no {chosen.upper()} copy of the detection model {name} as it is now in "
-            f"{cache}; {way}",
+            f"there is no INT8 copy of the detection model {name} as it is now in {cache}; run "
+            f"'dualface models quantize {name} --frames VIDEO...'",
         )
     return path, chosen

@@ -32,7 +32,9 @@ def test_gpus_of_all_hosts_are_told_with_how_full_and_busy_they_are(
     with pynvml_of("two-gpus") as nvml:
         watcher = GpuWatcher(Gpus(nvml), Meter(), None, GpuBoard(redis, "host-b"))
         assert watcher.step()
-    GpuBoard(redis, "host-a").put([GpuRecord(uuid="GPU-1", name="NVIDIA A100-SXM4-80GB")])
+    for arena in ("gpu0", "gpu1"):  # each sees both
+        board = GpuBoard(redis, "host-a", arena)
+        board.put([GpuRecord(uuid="GPU-1", name="NVIDIA A100-SXM4-80GB")])
     lone, first, second = seen()["gpus"]
     assert (lone["host"], lone["uuid"]) == ("host-a", "GPU-1")
     assert lone["encoder_busy"] is None
@@ -51,8 +53,8 @@ def test_gpus_of_all_hosts_are_told_with_how_full_and_busy_they_are(
 
 def test_a_host_that_falls_silent_takes_its_gpus_off_the_list(redis: Connection, seen: Any) -> None:
     GpuBoard(redis, "host-a").put([GpuRecord(uuid="GPU-1", name="Tesla T4")])
-    assert 0 < redis.ttl(f"{PREFIX}host-a") <= 16
-    redis.delete(f"{PREFIX}host-a")
+    assert 0 < redis.ttl(f"{PREFIX}host-a:") <= 16
+    redis.delete(f"{PREFIX}host-a:")
     assert seen()["gpus"] == []
 
 

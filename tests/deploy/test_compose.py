@@ -156,13 +156,13 @@ def test_the_gpu_profile_does_what_the_cpu_profile_does_with_a_gpu_at_hand() -> 
         assert device["driver"] == "nvidia"
         assert device["capabilities"] == ["gpu"]
         assert gpu["command"] == cpu["command"]
-        assert limits(gpu) == limits(cpu)
+        assert name == "infer" or limits(gpu) == limits(cpu)
         own = {"image", "build", "profiles", "environment", "depends_on", "deploy"}
         assert {k: v for k, v in gpu.items() if k not in own} == {
             k: v for k, v in cpu.items() if k not in own
         }
         differing = dict(gpu["environment"].items() - cpu["environment"].items())
-        assert differing == {"DUALFACE_ARENA": "gpu0"}
+        assert differing == {"DUALFACE_ARENA": "gpu0", "DUALFACE_GPU_DEVICE": "0"}
 
 
 def test_a_worker_has_the_time_to_drain() -> None:

@@ -94,7 +94,7 @@ GPU = pytest.mark.gpu
 
 
 @pytest.fixture(params=["pyav", "nvenc", pytest.param("pyav-nvenc", marks=GPU)])
-def bench(request: pytest.FixtureRequest, vendor: str, device: Device) -> Bench:
+def bench(request: pytest.FixtureRequest, vendor: str, device: Device, tmp_path: Path) -> Bench:
     """Where a GPU has no NVENC, which many data-centre GPUs have not, there is nothing to test."""
     if request.param == "pyav":
         return Bench(PyAvEncoder(), None)
@@ -104,11 +104,10 @@ def bench(request: pytest.FixtureRequest, vendor: str, device: Device) -> Bench:
     made = Bench(make(device), device)
     if vendor == "gpu":
         try:
-            made.encode([0], plan(), Path("/tmp/nvenc-is-here.nut"))
+            made.encode([0], plan(), tmp_path / "trial.nut")
         except EngineError as error:
             pytest.skip(error.message)
-        finally:
-            Path("/tmp/nvenc-is-here.nut").unlink(missing_ok=True)
+        (tmp_path / "trial.nut").unlink()
     return made
 
 

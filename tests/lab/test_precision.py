@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
-from services.infer.lab.quantize import store
+from services.infer.engines import Detectors
+from services.infer.lab.quantize import store, to_int8
 from shared.assets import sha256_of
 from shared.errors import ErrorCode, PermanentError
 from shared.models.precision import (
@@ -22,8 +26,10 @@ from shared.models.precision import (
     locate_precision,
     variant_path,
 )
+from shared.runtime import Runtime
+from shared.settings import Settings
 from tests.lab.test_report import evaluation
-from tests.lab.toys import install
+from tests.lab.toys import install, toy_model
 
 FAST = Speed(input=(64, 64), fp32_ms=2.0, variant_ms=1.0, runs=40)
 SLOW = Speed(input=(64, 64), fp32_ms=1.0, variant_ms=2.0, runs=40)
@@ -132,13 +138,39 @@ def test_a_named_precision_is_given_whatever_its_verdict(cache: Path, judge: Jud
     assert locate_precision("toy", "fp32", cache) == (cache / "toy.onnx", "fp32")
     assert locate_precision("toy", "auto", cache) == (cache / "toy.onnx", "fp32")
     assert locate_precision("toy", "fp16", cache, device="gpu") == (cache / "toy.onnx", "fp16")
+    assert locate_precision("toy", "fp16", cache, device="cpu") == (cache / "toy.onnx", "fp32")
 
 
-@pytest.mark.parametrize(("wanted", "way"), [("int8", "quantize toy"), ("fp16", "evaluate toy")])
-def test_a_named_copy_that_is_missing_is_said_with_the_way_to_it(
-    tmp_path: Path, wanted: Variant, way: str
-) -> None:
+def test_a_named_int8_copy_that_is_missing_is_said_with_the_way_to_it(tmp_path: Path) -> None:
     install(tmp_path)
-    with pytest.raises(PermanentError, match=way) as caught:
-        locate_precision("toy", wanted, tmp_path)
+    with pytest.raises(PermanentError, match="run 'dualface models quantize toy") as caught:
+        locate_precision("toy", "int8", tmp_path)
     assert caught.value.code is ErrorCode.MODEL_MISSING
+
+
+@dataclass
+class Worker:
+    """What an engine on the CPU asks of a runtime."""
+
+    settings: Settings
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("fp32", "onnx-cpu:toy"),
+        ("fp16", "onnx-cpu:toy"),
+        ("auto", "onnx-cpu:toy"),
+        ("int8", "onnx-cpu:toy.int8"),
+    ],
+)
+def test_a_worker_on_a_cpu_looks_with_the_precision_of_its_settings_and_says_so(
+    tmp_path: Path, wanted: str, name: str
+) -> None:
+    cache = tmp_path / "models"
+    install(cache)
+    copy, _ = to_int8(toy_model(), iter([np.full((1, 3, 64, 64), 255, np.float32)]))
+    store(cache, "toy", "int8", copy.data, sha256_of(cache / "toy.onnx"))
+    settings = Settings.model_validate({"cache_dir": tmp_path, "infer_precision": wanted})
+    lazy = Detectors().of(cast(Runtime, Worker(settings)), "toy", "host")[0]
+    assert lazy.get().name == name

@@ -74,6 +74,10 @@ def test_only_the_standard_operators_of_one_opset_are_used(made: onnx.ModelProto
     assert {node.domain for node in made.graph.node} == {""}
 
 
+def test_a_model_of_a_later_opset_keeps_it() -> None:
+    assert to_int8(toy_model(opset=17), inputs())[0].opset == 17
+
+
 def test_inputs_and_outputs_stay_as_they_were(made: onnx.ModelProto) -> None:
     model = onnx.load_model_from_string(toy_model())
     for kind in ("input", "output"):

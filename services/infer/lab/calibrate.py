@@ -187,9 +187,9 @@ def look_through(
     files: Sequence[Path],
     wanted: int,
     detector: RecordingDetector,
-    on_file: Callable[[int, int], None],
+    on_probe: Callable[[int, int], None],
 ) -> list[Found]:
-    """Condition of every probe of all files. `on_file` hears how many files are done, of how many.
+    """Condition of every probe of all files. `on_probe` hears how many are done, of about how many.
 
     Raises PermanentError as `probe`, SOURCE_MISSING for a file that is not there.
     """
@@ -197,14 +197,15 @@ def look_through(
         if not path.is_file():
             raise PermanentError(ErrorCode.SOURCE_MISSING, f"{path} does not exist.")
     each = per_file(wanted, len(files))
+    of = sum(1 if path.suffix.lower() in IMAGES else each for path in files)
     found: list[Found] = []
-    for number, path in enumerate(files):
-        on_file(number, len(files))
+    for path in files:
         for one in probe(path, each):
+            on_probe(min(len(found), of), of)
             condition = condition_of(luma_of(one.picture), detector.faces(one.picture))
             digest = hashlib.sha256(one.picture.tobytes()).hexdigest()
             found.append(Found(one.file, one.index, one.time_s, condition, digest))
-    on_file(len(files), len(files))
+    on_probe(of, of)
     return found
 
 

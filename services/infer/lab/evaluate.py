@@ -155,11 +155,12 @@ def judge_picture(
     """What both models saw, matched; conditions named by the set, else measured."""
     luma = luma_of(picture)
     matches = [match(labelled.faces, faces) for faces in (base, variant)]
-    points: dict[int, Face] = {}
-    for faces, matched in zip((base, variant), matches, strict=True):
-        for face, (label, _, _) in zip(faces, matched, strict=True):
-            if label is not None:
-                points.setdefault(label, face)  # a label has no eyes: the model's say which way
+    # A label has no eyes to tell where it looks: FP32's say so, the same for whatever copy.
+    points = {
+        label: face
+        for face, (label, _, _) in zip(base, matches[0], strict=True)
+        if label is not None
+    }
     boxes = [(face.x, face.y, face.w, face.h) for face in labelled.faces]
 
     def named(index: int, face: LabelledFace) -> Condition:

@@ -58,7 +58,7 @@ from shared.models.precision import (
 from shared.settings import Settings
 
 OPSET = 13
-"""The first with a scale per channel in DequantizeLinear."""
+"""The first with a scale per channel in DequantizeLinear; a model of a later one keeps its own."""
 
 IR_VERSION = 8
 
@@ -73,9 +73,10 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, ValueError, RuntimeErro
 
 @dataclass(frozen=True)
 class Int8:
-    """A quantised model's bytes; names of the convolutions left in FP32."""
+    """A quantised model's bytes; its opset; names of the convolutions left in FP32."""
 
     data: bytes
+    opset: int
     float_nodes: tuple[str, ...]
 
 
@@ -137,7 +138,8 @@ def to_int8(model: bytes, inputs: Iterator[Array]) -> tuple[Int8, tuple[tuple[in
             )
             if not reader.sizes:
                 raise PermanentError(ErrorCode.SOURCE_EMPTY, "There is no frame to calibrate on.")
-            made = Int8(_tidy(done.read_bytes()), kept)
+            data = _tidy(done.read_bytes())
+            made = Int8(data, _opset(onnx.load_model_from_string(data)), kept)
         except _ORT_ERRORS as error:
             raise PermanentError(
                 ErrorCode.MODEL_DAMAGED, f"The model can't be quantised ({_one_line(error)})."
@@ -259,7 +261,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
     check_name(request.name, "int8", cache)
     detector = RecordingDetector(entry, base)
     files = tuple(dict.fromkeys(request.frames))
-    found = look_through(files, request.count, detector, tell("looking at files"))
+    found = look_through(files, request.count, detector, tell("looking at frames"))
     chosen = choose(found, request.count, request.seed)
     inputs = inputs_of(chosen, request.count, files, detector, tell("calibrating"))
     made, sizes = to_int8(base.read_bytes(), inputs)
@@ -274,7 +276,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
         activations="int8, symmetric, per tensor",
         weights="int8, symmetric, per channel",
         per_channel=True,
-        opset=OPSET,
+        opset=made.opset,
         float_nodes=made.float_nodes,
         inputs=sizes,
         versions=versions(),
@@ -290,8 +292,7 @@ def quantize(request: QuantizeRequest) -> Quantized:
 def _with_names(model: bytes) -> bytes:
     """The model in OPSET at least, every node with a name: exceptions are made by name."""
     loaded = onnx.load_model_from_string(model)
-    opset = next(each.version for each in loaded.opset_import if each.domain in ("", "ai.onnx"))
-    if opset < OPSET:
+    if _opset(loaded) < OPSET:
         loaded = onnx.version_converter.convert_version(loaded, OPSET)
     taken = {node.name for node in loaded.graph.node}
     for index, node in enumerate(loaded.graph.node):
@@ -300,6 +301,11 @@ def _with_names(model: bytes) -> bytes:
             node.name = name if name not in taken else f"{name}_unnamed"
     data: bytes = loaded.SerializeToString(deterministic=True)
     return data
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = {each.domain or "ai.onnx": each.version for each in model.opset_import}
+    return int(versions.get("ai.onnx", 1))
 
 
 def _tidy(model: bytes) -> bytes:
@@ -313,7 +319,7 @@ def _tidy(model: bytes) -> bytes:
     del loaded.opset_import[:]
     loaded.opset_import.extend(kept)
     del loaded.metadata_props[:]
-    loaded.ir_version = IR_VERSION
+    loaded.ir_version = max(IR_VERSION, loaded.ir_version)
     loaded.producer_name, loaded.producer_version = "dualface", str(RECIPE)
     initial = sorted(loaded.graph.initializer, key=lambda each: each.name)
     del loaded.graph.initializer[:]

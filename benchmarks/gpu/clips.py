@@ -1,0 +1,75 @@
+"""The clips that are decoded, made on the spot: camera pan over a textured picture, with fresh
+sensor noise in every frame. Deterministic before encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+
+RATE = 30
+GRAIN = 3.0
+"""Standard deviation of the noise, of 255: a camera's at ISO 800 or so."""
+NOISES = 7
+"""Different planes of noise, shown in turn."""
+BFRAMES = 3
+
+_ENCODERS = {
+    "h264": ("libx264", {"preset": "veryfast", "crf": "23", "profile": "high"}),
+    "hevc": ("libx265", {"preset": "ultrafast", "crf": "26", "x265-params": "log-level=error"}),
+}
+
+
+def make_clip(path: Path, codec: str, size: tuple[int, int], seconds: float) -> Path:
+    """Write an mp4 of 30 frames/s, 8 bit 4:2:0, with a keyframe every two seconds and 3 B-frames
+    between others. `codec` is h264 (High profile) or hevc (Main)."""
+    name, options = _ENCODERS[codec]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(name, rate=RATE)  # type: ignore[call-overload]
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, RATE * 512)
+        stream.codec_context.gop_size = 2 * RATE
+        stream.codec_context.max_b_frames = BFRAMES
+        stream.codec_context.thread_type = "FRAME"
+        stream.options = dict(options)
+        for index, picture in enumerate(_pictures(size, max(1, round(seconds * RATE)))):
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts = 512 * index
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def _pictures(size: tuple[int, int], count: int) -> Iterator[Image]:
+    """I420 frames, (3 / 2 height, width)."""
+    width, height = size
+    rng = np.random.default_rng(5)
+    large = _texture(rng, width + 128, height + 64)
+    shape = (height * 3 // 2, width)
+    grain = [rng.normal(0, GRAIN, shape).astype(np.int8) for _ in range(NOISES)]
+    frame = np.full(shape, 128, np.int16)
+    chroma = cv2.resize(large, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    frame[height : height + height // 4] = (chroma.reshape(height // 4, width) // 4) + 96
+    for index in range(count):
+        x, y = abs(2 * index % 256 - 128), abs(index % 128 - 64)
+        frame[:height] = large[y : y + height, x : x + width]
+        yield np.clip(frame + grain[index % NOISES], 16, 235).astype(np.uint8)
+
+
+def _texture(rng: np.random.Generator, width: int, height: int) -> Image:
+    """Detail at every scale, less of the finer, as photographs have it."""
+    total = np.zeros((height, width), np.float32)
+    for level in range(1, 8):
+        coarse = rng.standard_normal((max(2, height >> level), max(2, width >> level)))
+        scaled = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        total += scaled * 1.5**level
+    total = 120 + 40 * total / total.std()
+    return np.clip(total, 16, 235).astype(np.uint8)
