@@ -69,7 +69,9 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> Image:
     total = np.zeros((height, width), np.float32)
     for level in range(1, 8):
         coarse = rng.standard_normal((max(2, height >> level), max(2, width >> level)))
-        scaled = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        scaled = cv2.resize(
+            coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        )
         total += scaled * 1.5**level
     total = 120 + 40 * total / total.std()
     return np.clip(total, 16, 235).astype(np.uint8)

@@ -88,18 +88,14 @@ def _speeds(
     return found
 
 
-def _nvdec(
-    channel: Channel, settings: Settings, clip: Clip, seconds: float, batch: int
-) -> None:
+def _nvdec(channel: Channel, settings: Settings, clip: Clip, seconds: float, batch: int) -> None:
     device = OwnDevice(settings, Meter())()
     layout = _layout(clip, PixelFormat.NV12)
     slot = device.empty((batch * layout.frame_bytes,))
     _turns(channel, NvdecDecoder(device), clip, layout, slot, seconds, batch, device.finish)
 
 
-def _software(
-    channel: Channel, settings: Settings, clip: Clip, seconds: float, batch: int
-) -> None:
+def _software(channel: Channel, settings: Settings, clip: Clip, seconds: float, batch: int) -> None:
     layout = _layout(clip, PixelFormat.I420)
     slot = np.empty(batch * layout.frame_bytes, np.uint8)
     decoder = PyAvDecoder(settings.decode_threads)
@@ -159,7 +155,9 @@ def _opening(bench: Bench) -> list[Figure]:
     fresh, kept, changed = alone(_first_frames, *arguments, patience_s=PATIENCE_S)
     kept_ms = statistics.median(kept)
     return [
-        figure("first frame, decoder closed before", "ms", fresh, "segment given to frame in a slot"),
+        figure(
+            "first frame, decoder closed before", "ms", fresh, "segment given to frame in a slot"
+        ),
         figure("first frame, decoder kept", "ms", kept, "the same, same size of picture"),
         figure("first frame, decoder reconfigured", "ms", changed, "the same, other size before"),
         figure(
@@ -179,7 +177,10 @@ def _opening(bench: Bench) -> list[Figure]:
 
 def _first_frames(
     channel: Channel,  # noqa: ARG001 - as `alone` calls it
-    settings: Settings, large: Clip, small: Clip, repeats: int
+    settings: Settings,
+    large: Clip,
+    small: Clip,
+    repeats: int,
 ) -> tuple[list[float], list[float], list[float]]:
     """Milliseconds to the first frame of `large`: decoder closed before, kept, reconfigured."""
     device = OwnDevice(settings, Meter())()

@@ -69,7 +69,9 @@ def video_mhz(uuid: str) -> int | None:
     try:
         handles = [handle for _, handle in nvml.handles()]
         mine = [
-            each for each in handles if nvml.told(lambda m, h=each: text(m.nvmlDeviceGetUUID(h))) == uuid
+            each
+            for each in handles
+            if nvml.told(lambda m, h=each: text(m.nvmlDeviceGetUUID(h))) == uuid
         ]
         chosen = mine or (handles if len(handles) == 1 else [])
         if not chosen:

@@ -166,7 +166,10 @@ def _section(part: Part, notice: str) -> list[str]:
     if part.state == "failed":
         return [*lines, f"failed: {part.why}", ""]
     lines += [part.line, ""]
-    lines += ["| figure | median | spread | n | target | what it means |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| figure | median | spread | n | target | what it means |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [_row(each) for each in part.figures]
     lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
     return lines

@@ -15,6 +15,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from services.encode.descriptions import describe, described
 from services.encode.sound import SoundDigest, SoundFacts
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Model, OutputPlan
@@ -79,6 +80,9 @@ class _Video:
         self.keyframes = 0
         self.first: Packet[Stream] | None = None
         self.last: Packet[Stream] | None = None
+        self.header: bytes | None = None
+        """Parameter sets of the last one, where they are not the track's first."""
+        self._header: bytes | None = None
 
     def add(self, packet: Packet[Stream]) -> None:
         if packet.is_discard or packet.pts is None:
@@ -86,7 +90,9 @@ class _Video:
         if not self.times and not packet.is_keyframe:
             raise _failed("does not begin with a keyframe")
         self.times.append(packet.pts)
+        self._header = described(packet) or self._header
         if packet.is_keyframe:
+            self.header = self._header
             self.keyframes += 1
             self.first = self.first or packet
             self.last = packet
@@ -159,6 +165,8 @@ def _check_keyframes(video: VideoStream, seen: _Video, output: OutputPlan) -> No
         if packet is None:
             continue
         video.codec_context.flush_buffers()
+        if packet is seen.last and seen.header is not None:
+            describe(packet, seen.header)
         frames = [*video.codec_context.decode(packet), *video.codec_context.decode(None)]
         sizes = {(frame.width, frame.height) for frame in frames}
         if sizes != {(output.width, output.height)}:

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
-from av.packet import Packet, PacketSideData
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from services.encode.check import check_result
@@ -27,6 +27,7 @@ from services.encode.chunks import (
     read_chunk,
     write_error,
 )
+from services.encode.descriptions import describe
 from services.encode.ending import end_of_picture
 from services.encode.sound import SoundTrack, Span, left_out, open_sounds
 from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
@@ -41,8 +42,6 @@ Container = Literal["mp4", "mov"]
 LAST_FRAME_S = 3600
 """How long the last frame is shown at most; only a damaged duration says more."""
 
-_NEW_EXTRADATA = 1
-"""FFmpeg's AV_PKT_DATA_NEW_EXTRADATA."""
 _MAY_BE_THE_SOUND = (ErrorCode.CHECK_FAILED, ErrorCode.OUTPUT_UNWRITABLE)
 _TIMES_TOO_LARGE = (
     "The times of the source are larger than a result can hold; repair them and submit it again."
@@ -267,7 +266,7 @@ class _Join:
             if chunk.note.header_sha256 != described:
                 # Of another encoder: the track gets another description (sample entry), once.
                 described = chunk.note.header_sha256
-                _describe(chunk.packets[0], chunk.header)
+                describe(chunk.packets[0], chunk.header)
             times = clock.times(chunk.pts)
             lengths = display_durations(chunk.pts, end)
             if last:
@@ -341,14 +340,6 @@ class _Join:
             sounds_encoded=len(self._tracks) - copied,
             warnings=(*self._warnings, *(t.warning for t in self._tracks if t.warning)),
         )
-
-
-def _describe(packet: Packet[Any], header: bytes) -> None:
-    """Have the muxer describe this packet and those after it by other parameter sets."""
-    # The stubs leave the constructor out; it takes type and size.
-    side = PacketSideData(_NEW_EXTRADATA, len(header))  # type: ignore[call-arg]
-    side.update(header)
-    side.to_packet(packet, move=True)
 
 
 def _check_gaps(

@@ -231,6 +231,22 @@ def test_a_decoder_left_in_mid_segment_begins_the_next_anew(bench: Bench, tmp_pa
     assert bench.frames(file, segment, source) == read(PyAvDecoder(1), file, segment, source)
 
 
+def test_a_decoder_that_is_left_without_a_word_does_not_disturb_later_segments(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = make_video(tmp_path / "clip.mp4", CLIPS["open GOPs"])
+    source = probe(path)
+    (first, file), (second, other), *_ = pieces(path, tmp_path)
+    left = bench.decoder.decode(file, first, source)
+    next(left)
+    assert bench.frames(other, second, source) == read(PyAvDecoder(1), other, second, source)
+    shown = 0
+    for _ in bench.decoder.decode(other, second, source):
+        shown += 1
+        left.close()  # type: ignore[attr-defined]
+    assert shown == second.frames
+
+
 def test_the_session_is_nvdecs_of_this_gpu_and_frames_stay_there(bench: Bench) -> None:
     session = bench.decoder.session
     assert session is not None
@@ -375,15 +391,7 @@ def test_a_segment_of_nothing_but_damage_is_too_damaged(
     nvdec: Callable[..., Bench], tmp_path: Path
 ) -> None:
     file, segment, source = one(tmp_path)
-    bench, damaged = nvdec(), tmp_path / "damaged"
-    with PacketFile(file) as packets:
-        writer = PacketWriter(damaged, packets.header)
-        for number, entry in enumerate(packets.entries):
-            packet = packets.packet(number)
-            packet.update(b"\xff" * packet.size)
-            packet.pts, packet.dts = entry.pts, entry.dts
-            writer.write(packet, entry.flags)
-        writer.close()
+    bench, damaged = nvdec(), rewritten(file, tmp_path / "damaged", range(24))
     with pytest.raises(PermanentError, match="No frame of segment 0"):
         list(bench.decoder.decode(damaged, segment, source))
     assert bench.decoder.report.failed_packets == 24
@@ -424,3 +432,37 @@ def test_ffmpegs_cuda_without_a_gpu_is_refused_before_the_first_frame(
         next(decoder.decode(*one(tmp_path)))
     assert not caught.value.able
     assert decoder.report == DecodeReport(expected=24)
+
+
+class WithoutGpu(PyAvCudaDecoder):
+    """Its order of steps, over FFmpeg's software."""
+
+    _open = PyAvDecoder._open
+
+
+def test_ffmpegs_cuda_gives_every_frame_and_counts_damage_behind_the_first(
+    nvdec: Callable[..., Bench], tmp_path: Path
+) -> None:
+    decoder = WithoutGpu(nvdec().device)
+    file, segment, source = one(tmp_path, CLIPS["open GOPs"])
+    assert read(decoder, file, segment, source) == read(PyAvDecoder(1), file, segment, source)
+    spoilt = rewritten(file, tmp_path / "spoilt", range(5, 7))
+    assert len(read(decoder, spoilt, segment, source)) == segment.frames - 2
+    assert (decoder.report.failed_packets, decoder.report.lost) == (2, 2)
+    with pytest.raises(EngineError) as caught:
+        read(decoder, rewritten(file, tmp_path / "first", range(1)), segment, source)
+    assert not caught.value.able
+
+
+def rewritten(file: Path, changed: Path, numbers: range) -> Path:
+    """A segment file of which some packets hold nothing that can be decoded."""
+    with PacketFile(file) as packets:
+        writer = PacketWriter(changed, packets.header)
+        for number, entry in enumerate(packets.entries):
+            packet = packets.packet(number)
+            if number in numbers:
+                packet.update(b"\xff" * packet.size)
+            packet.pts, packet.dts = entry.pts, entry.dts
+            writer.write(packet, entry.flags)
+        writer.close()
+    return changed

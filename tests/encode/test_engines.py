@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import av.logging
 import numpy as np
 import pytest
 
@@ -373,6 +374,29 @@ def test_ffmpegs_nvenc_without_a_gpu_is_refused_before_the_first_frame(
             encoder.encode(_unasked(), bench.layout, plan(codec), tmp_path / "c.nut")
         assert not caught.value.able
     assert list(tmp_path.iterdir()) == []
+
+
+class WithoutGpu(PyAvNvencEncoder):
+    """Its order of steps, over FFmpeg's software."""
+
+    _recipe = PyAvEncoder._recipe
+
+
+def test_ffmpegs_nvenc_encodes_from_the_host_and_says_why_it_can_not(
+    nvenc: Callable[..., Bench], tmp_path: Path
+) -> None:
+    device = nvenc().device
+    assert device is not None
+    made, software = Bench(WithoutGpu(device), None), Bench(PyAvEncoder(), None)
+    for name, each in (("a", made), ("b", software)):
+        each.encode(range(5), plan(), tmp_path / f"{name}.nut")
+    assert (tmp_path / "a.nut").read_bytes() == (tmp_path / "b.nut").read_bytes()
+    level = av.logging.get_level()
+    wrong = plan().model_copy(update={"preset": "of nobody"})
+    with pytest.raises(EngineError, match="preset") as caught:
+        made.encoder.encode(_unasked(), made.layout, wrong, tmp_path / "c.nut")
+    assert not caught.value.able
+    assert av.logging.get_level() == level
 
 
 def _unasked() -> Sequence[tuple[int, tuple[Plane, ...]]]:

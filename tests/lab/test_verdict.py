@@ -74,6 +74,13 @@ def test_too_few_faces_are_said_with_what_one_weighs() -> None:
     assert any("one face is 5.6 points" in reason for reason in found.reasons)
 
 
+def test_what_so_many_faces_cannot_rule_out_is_said() -> None:
+    interval = row(464).model_copy(update={"miss_rate_rise_95": (-0.4, 0.8)})
+    assert any("a rise of up to 0.8 points" in reason for reason in judge(interval).reasons)
+    narrow = row(9000).model_copy(update={"miss_rate_rise_95": (-0.1, 0.1)})
+    assert len(judge(narrow).reasons) == 1
+
+
 def test_many_faces_do_not_make_a_bad_copy_good() -> None:
     assert judge(row(10_000, loss=1.6)).verdict is N
 

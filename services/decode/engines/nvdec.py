@@ -109,6 +109,8 @@ class NvdecDecoder:
         self._errors = nvcodec.errors(self._nvc)
         self._writer = SurfaceWriter(device)
         self._kept: _Open | None = None
+        self._turn = 0  # how many segments were begun
+        self._midway = False  # within the last of them
         self._caps: dict[tuple[str, int], dict[str, int]] = {}
         self.session: SessionNeed | None = SessionNeed(SessionKind.NVDEC, device.uuid, self.close)
         self.report = DecodeReport()
@@ -123,8 +125,12 @@ class NvdecDecoder:
 
     def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
         """See `SegmentDecoder.decode`."""
+        if self._midway:
+            self.close()  # an iterator that nobody ran to its end, nor closed
+        self._midway, whole = True, False
+        self._turn += 1
+        turn = self._turn
         report = self.report = DecodeReport(expected=segment.frames)
-        whole = False
         try:
             with PacketFile(path) as packets:
                 pixels = self._pixels(packets.header, source)
@@ -139,8 +145,11 @@ class NvdecDecoder:
                     )
             whole = True
         finally:
-            if not whole:
-                self.close()  # it is in the middle of something
+            # An iterator that is left lives until it is collected, maybe within a later segment.
+            if turn == self._turn:
+                self._midway = False
+                if not whole:
+                    self.close()
 
     # --- what the GPU can do ----------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class Seen:
 @dataclass(frozen=True)
 class Judged:
     """One picture: conditions of its labelled faces (None: ignored), and what both models saw.
-    `base` and `variant` go down to low scores, best first; `threshold` is the models' own."""
+    `base` and `variant` go down to low scores, best first."""
 
     labels: tuple[Condition | None, ...]
     base: tuple[Seen, ...]

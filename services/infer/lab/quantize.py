@@ -68,7 +68,18 @@ METHOD = "min-max"
 """Of ranges. Entropy gave the same on YuNet and CenterFace and took ten times as long, a percentile
 (99.99) gave worse boxes and scores."""
 
-_ORT_ERRORS: tuple[type[Exception], ...] = (*ORT_ERRORS, ValueError, RuntimeError, IndexError)
+# the tools take many graphs for granted, and end with whatever comes of it where one is different
+_TOOL_ERRORS: tuple[type[Exception], ...] = (
+    *ORT_ERRORS,
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def to_int8(model: bytes, inputs: Iterator[Array]) -> tuple[Int8, tuple[tuple[in
                 raise PermanentError(ErrorCode.SOURCE_EMPTY, "There is no frame to calibrate on.")
             data = _tidy(done.read_bytes())
             made = Int8(data, _opset(onnx.load_model_from_string(data)), kept)
-        except _ORT_ERRORS as error:
+        except _TOOL_ERRORS as error:
             raise PermanentError(
                 ErrorCode.MODEL_DAMAGED, f"The model can't be quantised ({_one_line(error)})."
             ) from error
@@ -161,7 +172,7 @@ def to_fp16(model: bytes) -> bytes:
                 onnx.load_model_from_string(_with_names(model)), keep_io_types=True
             )
         data: bytes = converted.SerializeToString(deterministic=True)
-    except _ORT_ERRORS as error:
+    except _TOOL_ERRORS as error:
         raise PermanentError(
             ErrorCode.MODEL_DAMAGED, f"The model can't be made FP16 ({_one_line(error)})."
         ) from error

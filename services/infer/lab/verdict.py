@@ -76,6 +76,12 @@ def judge(overall: Row) -> Judgement:
     if overall.fp32.found == 0:
         verdict = Verdict.NOT_RECOMMENDED
         reasons.append("FP32 itself finds none of the faces: these labels say nothing about it.")
+    if verdict is not Verdict.NOT_RECOMMENDED and overall.miss_rate_rise_95 is not None:
+        most = overall.miss_rate_rise_95[1]
+        if most > ACCEPTABLE.miss_rate_rise:
+            reasons.append(
+                f"{overall.faces} faces can't rule out a rise of up to {most:.1f} points (95 %)."
+            )
     return Judgement(measured, verdict, enough, tuple(reasons))
 
 

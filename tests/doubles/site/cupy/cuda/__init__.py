@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import threading
+import time
 from types import TracebackType
 
 from cupy._driver import driver as _driver
@@ -15,6 +16,7 @@ from cupy.cuda.memory import MemoryPointer, MemoryPool, UnownedMemory
 
 __all__ = [
     "Device",
+    "Event",
     "ExternalStream",
     "MemoryPointer",
     "MemoryPool",
@@ -24,6 +26,7 @@ __all__ = [
     "compiler",
     "driver",
     "get_current_stream",
+    "get_elapsed_time",
     "memory",
     "runtime",
 ]
@@ -75,6 +78,31 @@ Stream.null = Stream(null=True)
 
 def get_current_stream() -> Stream:
     return getattr(_current, "stream", Stream.null)
+
+
+class Event:
+    """Work is done when it is given, so it happens when it is recorded."""
+
+    def __init__(
+        self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
+    ) -> None:
+        _driver.enter()
+        self.at_s: float | None = None
+
+    def record(self, stream: Stream | None = None) -> None:
+        _driver.enter()
+        self.at_s = time.perf_counter()
+
+    def synchronize(self) -> None:
+        _driver.enter()
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds."""
+    _driver.enter()
+    if start_event.at_s is None or end_event.at_s is None:
+        raise runtime.CUDARuntimeError(400)
+    return 1000 * (end_event.at_s - start_event.at_s)
 
 
 class Device:
