@@ -48,7 +48,7 @@ def machine(gpu: Gpu) -> Machine:
         gpu_uuid=gpu.uuid,
         compute=gpu.compute,
         memory_bytes=gpu.total_bytes,
-        multiprocessors_busy=_busy(gpu.uuid),
+        busy_before=_busy(gpu.uuid),
         driver=hardware.driver,
         cuda_of_driver=hardware.cuda,
         cores=len(os.sched_getaffinity(0)),

@@ -22,7 +22,8 @@ class Sizes:
     """How much is measured. Sides in px, times in seconds.
 
     `decode_s`: length of one measurement of decoders. `rounds`: how often what is compared takes
-    turns. `repeats`: of short things. `naive_s`: of the naive pipeline.
+    turns. `repeats`: of short things. `naive_s`: of the naive pipeline. `compile_s`: until a
+    TensorRT engine is given up. `total_s`: after which no further round begins.
     """
 
     picture: tuple[int, int] = (1920, 1080)
@@ -37,8 +38,8 @@ class Sizes:
     rounds: int = 3
     repeats: int = 50
     naive_s: float = 15.0
-    compile_s: float = 150.0
-    whole_s: float = 180.0
+    compile_s: float = 120.0
+    total_s: float = 440.0
 
 
 FULL = Sizes()
@@ -52,11 +53,11 @@ QUICK = Sizes(
     rounds=1,
     repeats=10,
     naive_s=3.0,
-    whole_s=60.0,
+    total_s=200.0,
 )
 REHEARSAL = Sizes(
-    picture=(192, 128),
-    smaller=(160, 96),
+    picture=(192, 160),
+    smaller=(176, 144),
     clip_s=1.0,
     hevc_s=0.5,
     sample_s=1.0,
@@ -68,7 +69,7 @@ REHEARSAL = Sizes(
     repeats=2,
     naive_s=0.2,
     compile_s=60.0,
-    whole_s=60.0,
+    total_s=200.0,
 )
 """Over the doubles a kernel's threads run one after the other."""
 
@@ -94,8 +95,10 @@ class Clip:
 
 @dataclass
 class Bench:
-    """One run. `settings` are those of the processes of one GPU, with a state folder of its own."""
+    """One run, with a state folder of its own. `base` are the settings that a stack is started
+    with, `settings` those that its processes on the first GPU get."""
 
+    base: Settings
     settings: Settings
     gpu: Gpu
     sizes: Sizes
@@ -104,6 +107,11 @@ class Bench:
     kept: dict[str, object] = field(default_factory=dict)
     """What one part leaves for another."""
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def late(self) -> bool:
+        """True when no further round should begin: the rest needs the time."""
+        return time.monotonic() - self.began > self.sizes.total_s - 2 * self.sizes.naive_s
 
     @cached_property
     def h264(self) -> Clip:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import cv2
@@ -21,21 +22,24 @@ NOISES = 7
 """Different planes of noise, shown in turn."""
 BFRAMES = 3
 
-_ENCODERS = {
-    "h264": ("libx264", {"preset": "veryfast", "crf": "23", "profile": "high"}),
-    "hevc": ("libx265", {"preset": "ultrafast", "crf": "26", "x265-params": "log-level=error"}),
+_Name = Literal["libx264", "libx265"]
+_ENCODERS: dict[str, tuple[_Name, float, dict[str, str]]] = {
+    "h264": ("libx264", 12e6, {"preset": "veryfast", "profile": "high"}),
+    "hevc": ("libx265", 7e6, {"preset": "ultrafast", "x265-params": "log-level=error"}),
 }
+"""Encoder, bits/s of 1080p (about a camera's), options."""
 
 
 def make_clip(path: Path, codec: str, size: tuple[int, int], seconds: float) -> Path:
     """Write an mp4 of 30 frames/s, 8 bit 4:2:0, with a keyframe every two seconds and 3 B-frames
     between others. `codec` is h264 (High profile) or hevc (Main)."""
-    name, options = _ENCODERS[codec]
+    name, rate, options = _ENCODERS[codec]
     with av.open(str(path), "w") as out:
-        stream = out.add_stream(name, rate=RATE)  # type: ignore[call-overload]
+        stream = out.add_stream(name, rate=RATE)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, RATE * 512)
+        stream.codec_context.bit_rate = int(rate * size[0] * size[1] / (1920 * 1080))
         stream.codec_context.gop_size = 2 * RATE
         stream.codec_context.max_b_frames = BFRAMES
         stream.codec_context.thread_type = "FRAME"
@@ -61,7 +65,8 @@ def _pictures(size: tuple[int, int], count: int) -> Iterator[Image]:
     for index in range(count):
         x, y = abs(2 * index % 256 - 128), abs(index % 128 - 64)
         frame[:height] = large[y : y + height, x : x + width]
-        yield np.clip(frame + grain[index % NOISES], 16, 235).astype(np.uint8)
+        noisy = np.clip(frame + grain[index % NOISES], 16, 235)
+        yield np.asarray(noisy, np.uint8)
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> Image:
@@ -74,4 +79,4 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> Image:
         )
         total += scaled * 1.5**level
     total = 120 + 40 * total / total.std()
-    return np.clip(total, 16, 235).astype(np.uint8)
+    return np.asarray(np.clip(total, 16, 235), np.uint8)

@@ -33,8 +33,8 @@ def measure(bench: Bench) -> Outcome:
     for clip, codec in ((bench.h264, "h264"), (bench.hevc, "hevc")):
         size = f"{clip.source.width}x{clip.source.height}"
         notes.append(
-            f"{codec}: {size}, {clip.frames} frames, {clip.mbit_per_s:.1f} Mbit/s, B-frames, noise; "
-            "each decoder does all of it again and again."
+            f"{codec}: {size}, {clip.frames} frames, {clip.mbit_per_s:.1f} Mbit/s, B-frames, "
+            "noise; each decoder does all of it again and again."
         )
         nvdec = _speeds(bench, clip, _nvdec, bench.sizes.decoders)
         most = max(bench.sizes.decoders)

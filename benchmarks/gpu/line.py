@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,9 +113,8 @@ class Line:
         }
 
     def _one_batch(self, decoder: SegmentDecoder, segment: Segment, path: Path) -> None:
-        frames = self.batches(decoder, segment, path)
-        next(frames)
-        frames.close()
+        with closing(self.batches(decoder, segment, path)) as frames:
+            next(frames)
 
     # --- the stages -------------------------------------------------------------------------------
 
@@ -123,7 +122,9 @@ class Line:
         """Of the first decoded frames."""
         return [self.layout.planes(self.decoded, index) for index in range(count)]
 
-    def batches(self, decoder: SegmentDecoder, segment: Segment, path: Path) -> Iterator[list[int]]:
+    def batches(
+        self, decoder: SegmentDecoder, segment: Segment, path: Path
+    ) -> Generator[list[int]]:
         """Decode a segment; the times of each batch, whose frames are in the decoded slot."""
         pts: list[int] = []
         index = 0

@@ -43,8 +43,8 @@ def measure(bench: Bench) -> Outcome:
     speed = frames / seconds
     whole = whole_of(bench)
     notes = [
-        f"{model} on the CPU on every frame at its full size, {os.cpu_count()} threads; FFmpeg's and "
-        "x264's own choice of threads. Its first frames, while models load, do not count.",
+        f"{model} on the CPU on every frame at its full size, {os.cpu_count()} threads; "
+        "FFmpeg's and x264's own choice of threads. Loading the model does not count.",
         "The system's figure is the median of its fastest number of streams, in the same run but "
         "not in turns with this one.",
     ]
@@ -96,7 +96,7 @@ def _naive(
         stream.options = {"preset": output.preset, "crf": str(output.crf)}
         for frame in _frames(path):
             picture = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-            planar = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
+            planar = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420), np.uint8)
             (faces,) = detector.detect([layout.planes(planar.reshape(-1))], layout)
             made = av.VideoFrame.from_ndarray(_drawn(picture, faces, output), format="bgr24")
             out.mux(stream.encode(made))

@@ -10,8 +10,10 @@ many engines a GPU has it does not say, and no API tells; one decoder never uses
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 
-from shared.gpu.nvml import Nvml, text
+from shared.gpu.nvml import Handle, Nvml, text
 
 NVML_CLOCK_VIDEO = 3
 
@@ -68,14 +70,14 @@ def video_mhz(uuid: str) -> int | None:
     nvml = Nvml()
     try:
         handles = [handle for _, handle in nvml.handles()]
-        mine = [
-            each
-            for each in handles
-            if nvml.told(lambda m, h=each: text(m.nvmlDeviceGetUUID(h))) == uuid
-        ]
+        mine = [each for each in handles if nvml.told(partial(_uuid, each)) == uuid]
         chosen = mine or (handles if len(handles) == 1 else [])
         if not chosen:
             return None
         return nvml.told(lambda m: int(m.nvmlDeviceGetMaxClockInfo(chosen[0], NVML_CLOCK_VIDEO)))
     finally:
         nvml.close()
+
+
+def _uuid(handle: Handle, nvml: ModuleType) -> str:
+    return text(nvml.nvmlDeviceGetUUID(handle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,12 @@ from pydantic import AwareDatetime
 from shared.jobs import Model
 
 SCHEMA_VERSION = 1
+_TOLD = re.compile(
+    r"(av|celery|cupy.*|numpy|nvidia.*|onnxruntime.*|opencv.*|pynvvideocodec|redis|tensorrt.*|valkey.*)$",
+    re.IGNORECASE,
+)
+"""Packages that people look for in a table."""
+
 REHEARSAL = "REHEARSAL OVER DOUBLES: no figure means anything"
 
 
@@ -70,7 +77,7 @@ class Outcome(Model):
     notes: tuple[str, ...] = ()
 
 
-class Part(Model):
+class Report(Model):
     """A part that was run. `why` it failed, "" if it did not; `seconds` it took."""
 
     name: str
@@ -90,7 +97,7 @@ class Machine(Model):
     gpu_uuid: str
     compute: tuple[int, int]
     memory_bytes: int
-    multiprocessors_busy: float | None
+    busy_before: float | None
     driver: str | None
     cuda_of_driver: str | None
     cores: int
@@ -112,10 +119,10 @@ class Results(Model):
     date_utc: AwareDatetime
     command: str
     machine: Machine
-    parts: tuple[Part, ...]
+    parts: tuple[Report, ...]
 
 
-def told(part: Part) -> str:
+def told(part: Report) -> str:
     """A part for the terminal."""
     if part.state == "failed":
         return f"{part.name}: failed: {part.why}"
@@ -137,7 +144,9 @@ def _replace(path: Path, text: str) -> None:
 def markdown(results: Results) -> str:
     """Tables for people."""
     machine = results.machine
-    versions = ", ".join(f"{name} {each}" for name, each in sorted(machine.packages.items()))
+    versions = ", ".join(
+        f"{name} {each}" for name, each in sorted(machine.packages.items()) if _TOLD.match(name)
+    )
     lines = [
         f"# GPU benchmark, {results.date_utc:%Y-%m-%d %H:%M} UTC",
         "",
@@ -148,7 +157,7 @@ def markdown(results: Results) -> str:
         f"(CUDA {machine.cuda_of_driver or 'unknown'})",
         f"- {machine.cores} cores, {machine.processor}, {machine.memory_of_host_bytes >> 30} GiB, "
         f"{machine.system}, Python {machine.python}",
-        f"- {versions}",
+        f"- {versions} (all packages: `results.json`)",
         f"- commit {machine.commit or 'unknown'}; `{results.command}`",
         "",
         "Medians; spread is from the least to the most of n measurements in this run.",
@@ -159,7 +168,7 @@ def markdown(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _section(part: Part, notice: str) -> list[str]:
+def _section(part: Report, notice: str) -> list[str]:
     lines = [f"## {part.name}: {part.title}", ""]
     if notice:
         lines += [f"*{notice}.*", ""]

@@ -4,12 +4,13 @@ it runs: bytes between host and device, VRAM, how full batches are. Run once, fo
 from __future__ import annotations
 
 import re
+import signal
 import statistics
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +20,7 @@ from benchmarks.gpu.results import Figure, Outcome, figure
 from benchmarks.gpu.single import Lap, single
 from benchmarks.two_cores import Quiet
 from client.requests import Options, Request, make_request
-from client.run import run_on
+from client.run import InterruptedRunError, run_on
 from client.stack import Stack, running_stack
 from shared.arena.registry import ArenaRegistry
 from shared.gpu import Gpus
@@ -30,10 +31,14 @@ from shared.metrics.book import render
 from shared.settings import Settings
 
 TITLE = "the whole system against one process"
+VRAM_TITLE = "VRAM in use, and how full batches are"
+BYTES_TITLE = "bytes between host and device per frame, by stage"
 BOUNDARY_MOST_PERCENT = 3.0
 VRAM_MOST_PERCENT = 87.5
 FILL_LEAST_PERCENT = 90.0
-PATIENCE_S = 300.0
+PATIENCE_S = 240.0
+HAND_OVERS = 3
+"""Of a batch: to infer, compose, encode."""
 LOOK_EVERY_S = 0.05
 _COPIED = re.compile(r'^dualface_copied_bytes_total\{direction="(\w+)",stage="(\w+)"\} (\S+)', re.M)
 _FILL = re.compile(r"^dualface_batch_fill_ratio_(sum|count) (\S+)", re.M)
@@ -41,9 +46,10 @@ _FILL = re.compile(r"^dualface_batch_fill_ratio_(sum|count) (\S+)", re.M)
 
 @dataclass
 class Whole:
-    """What the runs gave. `speeds`: frames/s of all streams together, by their number."""
+    """What the runs gave. `batch`: frames of one; `speeds`: frames/s of all streams together, by
+    their number; `copied`: bytes by stage and direction, of `copied_frames`; VRAM in bytes."""
 
-    frames: int
+    batch: int
     speeds: dict[int, list[float]]
     laps: list[Lap]
     engines: dict[str, str]
@@ -56,12 +62,6 @@ class Whole:
     memory_total: int | None
     slab_bytes: int
     note: str
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def best(self) -> float:
-        """Most frames/s, of the medians."""
-        return max(statistics.median(values) for values in self.speeds.values())
 
 
 def whole_of(bench: Bench) -> Whole:
@@ -85,6 +85,7 @@ def measure(bench: Bench) -> Outcome:
     whole = whole_of(bench)
     alone = [lap.frames / lap.seconds for lap in whole.laps]
     figures = [figure("one process", "frames/s", alone, "stages one after the other, no queue")]
+    figures += _boundaries(bench, whole, alone)
     for name in STAGES:
         values = [1000 * lap.by_stage[name] / lap.frames for lap in whole.laps]
         figures.append(figure(f"one process, {name}", "ms/frame", values, "its share of that"))
@@ -107,7 +108,6 @@ def measure(bench: Bench) -> Outcome:
             "process works stage after stage; the system's stages overlap, so its cost may be "
             "below zero, which does not mean that boundaries are free: `ipc` tells what one costs. "
             "The ideal line is as fast as its slowest stage in the one process.",
-            *whole.notes,
         ),
     )
 
@@ -132,6 +132,17 @@ def _cost(count: int, values: Sequence[float], alone: Sequence[float]) -> Figure
     return figure(f"cost of processes x{count}", "%", costs, means, most=BOUNDARY_MOST_PERCENT)
 
 
+def _boundaries(bench: Bench, whole: Whole, alone: Sequence[float]) -> list[Figure]:
+    """What three hand-overs as `ipc` measured them are of a batch's time in one process."""
+    ping = bench.kept.get("hand-over s")
+    if not isinstance(ping, float):
+        return []
+    batch_s = [whole.batch / each for each in alone]
+    values = [100 * HAND_OVERS * ping / each for each in batch_s]
+    means = "of a batch's time in one process; with Redis, without Celery's own work (see `ipc`)"
+    return [figure("three hand-overs", "%", values, means, most=BOUNDARY_MOST_PERCENT)]
+
+
 def _told(who: str, engines: dict[str, str]) -> str:
     return f"engines of {who}: " + ", ".join(f"{stage} {each}" for stage, each in engines.items())
 
@@ -144,17 +155,7 @@ def _run(bench: Bench) -> Whole:
     used = Vram(bench.gpu.uuid)
     folder, metrics = bench.folder / "whole", bench.folder / "metrics"
     folder.mkdir()
-    settings = bench.settings.model_copy(
-        update={
-            "metrics_dir": metrics,
-            "batch_frames": bench.sizes.batch,
-            "max_concurrent_streams": max(bench.sizes.streams),
-            # As the stack chooses it itself.
-            "gpu_device": "",
-            "arena": "cpu0",
-        }
-    )
-    settings.model_fields_set.discard("encode_workers")
+    settings = bench.base.model_copy(update={"metrics_dir": metrics})
     before = used.now()
     with used, running_stack(settings) as stack:
         stack.wait_until_consuming()
@@ -173,7 +174,10 @@ def _rounds(
 ) -> Whole:
     metrics, streams = stack.settings.metrics_path, bench.sizes.streams
     # Engines are loaded, compiled and tried before anything counts.
-    _, engines = _jobs(stack, path, folder, max(streams))
+    _, engines = _jobs(stack, path, folder, 1)
+    used.forget()
+    _jobs(stack, path, folder, max(streams))
+    most = used.most
     slab, slot = _slab(stack)
     spec = make_request(path, folder / "spec.mp4", Options()).spec
     batch = _batch(path, spec, stack.settings, slot)
@@ -185,8 +189,7 @@ def _rounds(
         crew.tell(0, "warm up")
         crew.hear(0, PATIENCE_S)
         text, count = _figures(metrics), 0
-        deadline = time.monotonic() + bench.sizes.whole_s
-        while len(laps) < bench.sizes.rounds and (not laps or time.monotonic() < deadline):
+        while len(laps) < bench.sizes.rounds and not (laps and bench.late):
             crew.tell(0, "go")
             laps.append(crew.hear(0, PATIENCE_S))
             for number in streams:
@@ -195,7 +198,7 @@ def _rounds(
                 count += number * frames
         after = _figures(metrics)
     return Whole(
-        frames=frames,
+        batch=batch,
         speeds=speeds,
         laps=laps,
         engines=engines,
@@ -204,7 +207,7 @@ def _rounds(
         copied_frames=count,
         fill=_fill(text, after),
         used_before=before,
-        used_most=used.most,
+        used_most=most,
         memory_total=used.total,
         slab_bytes=slab,
         note=note,
@@ -214,7 +217,15 @@ def _rounds(
 def _jobs(stack: Stack, path: Path, folder: Path, count: int) -> tuple[float, dict[str, str]]:
     """Seconds from the first submission to the last result, and the engines of the first job."""
     requests = [_request(path, folder / f"out-{index}.mp4") for index in range(count)]
-    outcomes = run_on(stack, requests, Quiet(), time.monotonic())
+    late: list[int] = []
+    timer = threading.Timer(PATIENCE_S, late.append, (signal.SIGALRM,))
+    timer.start()
+    try:
+        outcomes = run_on(stack, requests, Quiet(), time.monotonic(), late)
+    except InterruptedRunError as error:
+        raise RuntimeError(f"{count} jobs were not made within {PATIENCE_S:.0f} s") from error
+    finally:
+        timer.cancel()
     views = []
     for outcome in outcomes:
         if outcome.error is not None or outcome.view is None:
@@ -256,72 +267,60 @@ def _batch(path: Path, spec: JobSpec, settings: Settings, slot_bytes: int) -> in
 # --- bytes, VRAM, batches -------------------------------------------------------------------------
 
 
-class BytesPart:
-    """Bytes between host and device."""
-
-    TITLE = "bytes between host and device per frame, by stage"
-
-    @staticmethod
-    def measure(bench: Bench) -> Outcome:
-        """0 from decode to compose."""
-        whole = whole_of(bench)
-        figures = []
-        for stage in STAGES:
-            for direction in ("host_to_device", "device_to_host"):
-                value = whole.copied[stage, direction] / whole.copied_frames
-                most = 0.0 if stage in ("decode", "compose") else None
-                means = "of frames, counted where they are copied"
-                if stage == "infer":
-                    means = "a detector's outputs; whole frames where it works on the CPU"
-                if stage == "encode":
-                    means = "thumbnails; whole frames where there is no NVENC"
-                name = f"{stage}, {direction.replace('_', ' ')}"
-                figures.append(figure(name, "bytes/frame", [value], means, most=most))
-        between = sum(each.median for each in figures if each.target)
-        return Outcome(
-            line=f"{between:.0f} bytes per frame in decode and compose",
-            figures=tuple(figures),
-            notes=(
-                f"Of {whole.copied_frames} frames. Compressed packets, which PyNvVideoCodec takes "
-                "from and gives to host memory, are not frames and not counted.",
-                _told("system", whole.engines),
-            ),
-        )
+def measure_bytes(bench: Bench) -> Outcome:
+    """0 from decode to compose."""
+    whole = whole_of(bench)
+    figures = []
+    for stage in STAGES:
+        for direction in ("host_to_device", "device_to_host"):
+            value = whole.copied[stage, direction] / whole.copied_frames
+            most = 0.0 if stage in ("decode", "compose") else None
+            means = "of frames, counted where they are copied"
+            if stage == "infer":
+                means = "a detector's outputs; whole frames where it works on the CPU"
+            if stage == "encode":
+                means = "thumbnails; whole frames where there is no NVENC"
+            name = f"{stage}, {direction.replace('_', ' ')}"
+            figures.append(figure(name, "bytes/frame", [value], means, most=most))
+    between = sum(each.median for each in figures if each.target)
+    return Outcome(
+        line=f"{between:.0f} bytes per frame in decode and compose",
+        figures=tuple(figures),
+        notes=(
+            f"Of {whole.copied_frames} frames. Compressed packets, which PyNvVideoCodec takes "
+            "from and gives to host memory, are not frames and not counted.",
+            _told("system", whole.engines),
+        ),
+    )
 
 
-class VramPart:
-    """VRAM and batches."""
-
-    TITLE = "VRAM in use, and how full batches are"
-
-    @staticmethod
-    def measure(bench: Bench) -> Outcome:
-        """Peak during `whole`."""
-        whole = whole_of(bench)
-        if whole.used_most is None or not whole.memory_total:
-            raise RuntimeError("NVML does not tell this device's memory")
-        total, gib = whole.memory_total, 1 << 30
-        share = 100 * whole.used_most / total
-        figures = [
-            figure("peak of VRAM in use", "%", [share], "by whomever", most=VRAM_MOST_PERCENT),
-            figure("peak of VRAM in use, bytes", "GiB", [whole.used_most / gib], "the same"),
-            figure("VRAM of the card", "GiB", [total / gib], "all there is"),
-            figure("the arena", "GiB", [whole.slab_bytes / gib], "part of it"),
-        ]
-        if whole.used_before is not None:
-            means = "before the stack started: this benchmark's own and others'"
-            figures.append(figure("VRAM in use before", "GiB", [whole.used_before / gib], means))
-        fill = 100 * whole.fill
-        means = "mean of frames in a batch to the most it may have"
-        figures.append(figure("batch fill", "%", [fill], means, least=FILL_LEAST_PERCENT))
-        return Outcome(
-            line=f"peak {share:.1f} % of VRAM, batches {fill:.0f} % full",
-            figures=tuple(figures),
-            notes=(
-                f"{max(whole.speeds)} streams at most, one process for comparison on the same GPU "
-                f"among it; looked at every {1000 * LOOK_EVERY_S:.0f} ms.",
-            ),
-        )
+def measure_vram(bench: Bench) -> Outcome:
+    """Peak during `whole`."""
+    whole = whole_of(bench)
+    if whole.used_most is None or not whole.memory_total:
+        raise RuntimeError("NVML does not tell this device's memory")
+    total, gib = whole.memory_total, 1 << 30
+    share = 100 * whole.used_most / total
+    figures = [
+        figure("peak of VRAM in use", "%", [share], "by whomever", most=VRAM_MOST_PERCENT),
+        figure("peak of VRAM in use, bytes", "GiB", [whole.used_most / gib], "the same"),
+        figure("VRAM of the card", "GiB", [total / gib], "all there is"),
+        figure("the arena", "GiB", [whole.slab_bytes / gib], "part of it"),
+    ]
+    if whole.used_before is not None:
+        means = "before the stack started: this benchmark's own and others'"
+        figures.append(figure("VRAM in use before", "GiB", [whole.used_before / gib], means))
+    fill = 100 * whole.fill
+    means = "mean of frames in a batch to the most it may have"
+    figures.append(figure("batch fill", "%", [fill], means, least=FILL_LEAST_PERCENT))
+    return Outcome(
+        line=f"peak {share:.1f} % of VRAM, batches {fill:.0f} % full",
+        figures=tuple(figures),
+        notes=(
+            f"Of {max(whole.speeds)} streams at a time, before the one process of `whole` "
+            f"began; looked at every {1000 * LOOK_EVERY_S:.0f} ms.",
+        ),
+    )
 
 
 class Vram:
@@ -341,6 +340,10 @@ class Vram:
             return self._look(gpus)
         finally:
             gpus.close()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.most = None
 
     def __enter__(self) -> Vram:
         self._thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -141,10 +142,10 @@ def _decoded(
     segment = message.segment
     batches = _Batches(runtime, message, facts)
     try:
-        frames = decoder.decode(path, segment, facts.source)
-        for frame in _kept(frames, segment, facts, batches):
-            check()
-            batches.add(frame, decoder)
+        with closing(decoder.decode(path, segment, facts.source)) as frames:
+            for frame in _kept(frames, segment, facts, batches):
+                check()
+                batches.add(frame, decoder)
         batches.close()
     finally:
         batches.abandon()

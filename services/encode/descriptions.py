@@ -1,7 +1,9 @@
-"""Parameter sets that change within a track: chunks of another encoder, as a second sample entry.
+"""Parameter sets that change within a track: chunks of another encoder.
 
-FFmpeg's muxer of mp4 and mov writes one where a packet carries new extradata, and its demuxer hands
-that out again with the first packet of each stretch (ISO/IEC 14496-12, 8.5.2).
+Said twice. As a second sample entry (ISO/IEC 14496-12, 8.5.2), which FFmpeg's muxer of mp4 and
+mov writes where a packet carries new extradata, and its demuxer hands out again with the first
+packet of each stretch; QuickTime goes by that. And, for H.264, before the keyframe of each chunk:
+Chromium puts the first entry's sets before every keyframe, and only what comes later there counts.
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ def describe(packet: Packet[Any], header: bytes) -> None:
     side = PacketSideData(_NEW_EXTRADATA, len(header))  # type: ignore[call-arg]
     side.update(header)
     side.to_packet(packet, move=True)
+
+
+def in_band(packet: Packet[Any], header: bytes) -> Packet[Any]:
+    """A keyframe with its parameter sets before it; both in Annex B. Times are the caller's to
+    set."""
+    made: Packet[Any] = Packet(header + bytes(packet))
+    made.is_keyframe = packet.is_keyframe
+    return made
 
 
 def described(packet: Packet[Any]) -> bytes | None:

@@ -27,7 +27,7 @@ from services.encode.chunks import (
     read_chunk,
     write_error,
 )
-from services.encode.descriptions import describe
+from services.encode.descriptions import describe, in_band
 from services.encode.ending import end_of_picture
 from services.encode.sound import SoundTrack, Span, left_out, open_sounds
 from services.encode.times import DecodeClock, display_durations, movie_timescale, start_shift
@@ -258,11 +258,14 @@ class _Join:
         return stream
 
     def _video_packets(self, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        clock = DecodeClock(self._reorder_depth())
+        depth, mixed = self._kinds()
+        clock = DecodeClock(depth)
         num, den = self._output.time_base
         shift = int(self._timing.shift * den)
         described = self._first.note.header_sha256
         for chunk, end, last in self._with_ends():
+            if mixed and self._output.codec is Codec.H264:
+                chunk.packets[0] = in_band(chunk.packets[0], chunk.header)
             if chunk.note.header_sha256 != described:
                 # Of another encoder: the track gets another description (sample entry), once.
                 described = chunk.note.header_sha256
@@ -284,13 +287,14 @@ class _Join:
                 packet.stream = stream
                 yield packet
 
-    def _reorder_depth(self) -> int:
-        """The most that any chunk's parameter sets say; most jobs have chunks of one kind."""
+    def _kinds(self) -> tuple[int, bool]:
+        """The largest reorder depth that any chunk's parameter sets say, and whether there are
+        several of these; most jobs have chunks of one kind."""
         kinds = {peek_header(path): (i, path) for i, path in enumerate(self._chunks[1:], 1)}
         own = self._first.note.header_sha256
         others = [place for kind, place in kinds.items() if kind not in (own, "")]
         depths = [read_chunk(path, index).reorder_depth for index, path in others]
-        return max([self._first.reorder_depth, *depths])
+        return max([self._first.reorder_depth, *depths]), bool(others)
 
     def _with_ends(self) -> Iterator[tuple[Chunk, int, bool]]:
         """Each chunk, the time its last frame ends, and whether no other follows."""

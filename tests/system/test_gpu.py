@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,16 +52,29 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("gpu") / "clip.mp4", VIDEO)
 
 
+PROBE = """
+from client.gpus import look, suited
+from shared.settings import Settings
+settings = Settings.load()
+suited(settings, look(settings))
+"""
+
+
 @pytest.fixture(scope="session")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of all homes of the same hardware: what is probed at their first start."""
-    return tmp_path_factory.mktemp("configs")
+    """Of all homes of the same hardware: what is probed once, before the tests."""
+    if reason := missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("configs")
+    for hardware in ("rtx4090", "h100"):
+        more = {"DUALFACE_CONFIG_DIR": str(folder / hardware), "DOUBLE_HARDWARE": hardware}
+        env = device_env(DOUBLE_UUID=UUID, **more)
+        subprocess.run([sys.executable, "-c", PROBE], env=env, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture
 def home(tmp_path: Path, configs: Path) -> Iterator[Home]:
-    if reason := missing():
-        pytest.skip(reason)
     settings = {
         "metrics_dir": str(tmp_path / "metrics"),
         "arena_mib": "64",
@@ -146,6 +161,17 @@ def test_a_context_that_breaks_ends_one_process_and_costs_no_frame(
     said, _ = run(on(home, "rtx4090", DOUBLE_FAULTS_FILE=str(fault)), video)
     assert not fault.exists(), "it struck"
     assert f"{FRAMES}/{FRAMES}" in said
+
+
+def test_an_encoder_that_breaks_in_mid_job_costs_speed_and_no_frame(
+    home: Home, video: Path, tmp_path: Path
+) -> None:
+    fault = tmp_path / "faults"
+    fault.write_text("nvenc=3")
+    run(on(home, "rtx4090", DOUBLE_FAULTS_FILE=str(fault)), video)
+    assert not fault.exists(), "it struck"
+    text = render(home.root / "metrics")[0].decode()
+    assert re.search(r'engine_fallbacks_total\{.*pyav-libx264.*stage="encode".*\} 1.0', text)
 
 
 def test_an_arena_owner_that_dies_takes_its_frames_along_and_they_are_made_again(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from shared.cuda.memory import Memory
 from shared.jobs import Segment, SourceInfo
@@ -61,6 +61,10 @@ class DecodeReport:
         return max(0, self.expected - self.shown)
 
 
+Frames: TypeAlias = Generator[DecodedFrame, None, None]
+"""Frames of a segment; to be closed by who does not run it to its end."""
+
+
 class SegmentDecoder(Protocol):
     """Decodes segments, one at a time; not thread-safe, kept by a worker between segments."""
 
@@ -83,7 +87,7 @@ class SegmentDecoder(Protocol):
     def report(self) -> DecodeReport:
         """Of the segment that was decoded last, or is being decoded."""
 
-    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
+    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Frames:
         """The frames that `segment` owns, each once, in display order.
 
         Blocks on reading and decoding only. A repeat gives the same frames and times. Damaged

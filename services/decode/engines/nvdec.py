@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.decode.engines.annexb import Feed
-from services.decode.engines.base import DecodedFrame, DecodeReport
+from services.decode.engines.base import DecodeReport, Frames
 from services.decode.engines.sequence import read_sequence
 from services.decode.engines.surfaces import SurfaceWriter
 from services.decode.engines.times import timed
@@ -123,7 +123,7 @@ class NvdecDecoder:
             # the library has no other way.
             kept.decoder = None
 
-    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
+    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Frames:
         """See `SegmentDecoder.decode`."""
         if self._midway:
             self.close()  # an iterator that nobody ran to its end, nor closed

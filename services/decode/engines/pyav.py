@@ -12,7 +12,7 @@ from av.codec.context import CodecContext, Flags, ThreadType
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from services.decode.engines.base import DecodedFrame, DecodeReport
+from services.decode.engines.base import DecodeReport, Frames
 from services.decode.engines.picture import PictureWriter
 from services.decode.engines.times import timed
 from services.decode.packets import PacketFile, StreamHeader
@@ -62,7 +62,7 @@ class PyAvDecoder:
         self._limits = limits or SourceLimits.load()
         self.report = DecodeReport()
 
-    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Iterator[DecodedFrame]:
+    def decode(self, path: Path, segment: Segment, source: SourceInfo) -> Frames:
         """See `SegmentDecoder.decode`."""
         report = self.report = DecodeReport(expected=segment.frames)
         writer = PictureWriter(source)
