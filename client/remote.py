@@ -27,6 +27,7 @@ from client.run import InterruptedRunError
 from client.showing import Bars, Out, job_rows, job_table, plain, print_rows, table
 from client.stopping import stoppable
 from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.rest import GpuOut
 
 OK, FAILED, REFUSED, UNREACHABLE, CANCELLED = 0, 1, 2, 3, 4
 SENT_AT_ONCE = 2
@@ -192,6 +193,13 @@ def system_command(*, as_json: bool) -> int:
             ("dead letters", str(found.dead_letters)),
         ]
         print_rows(out, "service", facts)
+        gpus = [(plain(each.name), _gpu_now(each)) for each in found.gpus]
+        print_rows(out, "GPUs", gpus or [("none", "the CPUs do all the work")])
+        engines = [
+            (stage, ", ".join(f"{plain(name)} ({jobs})" for name, jobs in sorted(each.items())))
+            for stage, each in found.engines.items()
+        ]
+        print_rows(out, "engines of running jobs", engines)
         print_rows(out, "workers", [(each.stage, plain(each.id)) for each in found.workers])
         rows = [(f"{e.used}/{e.capacity}", str(e.waiting), e.thing) for e in found.limits]
         table(out, ("in use", "waiting", "limit"), rows)
@@ -199,6 +207,16 @@ def system_command(*, as_json: bool) -> int:
         return OK
 
     return reported(out, work)
+
+
+def _gpu_now(gpu: GpuOut) -> str:
+    """How busy and full a GPU is."""
+    shares = (("", gpu.busy), ("NVDEC ", gpu.decoder_busy), ("NVENC ", gpu.encoder_busy))
+    told = [f"{name}{share:.0%}" for name, share in shares if share is not None]
+    if gpu.memory_used_bytes is not None and gpu.memory_total_bytes:
+        gib = 1 << 30
+        told.append(f"{gpu.memory_used_bytes / gib:.1f} of {gpu.memory_total_bytes / gib:.0f} GiB")
+    return ", ".join([*told, plain(gpu.host)])
 
 
 # --- following ------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ REHEARSAL = Sizes(
     smaller=(176, 144),
     clip_s=1.0,
     hevc_s=0.5,
-    sample_s=1.0,
+    sample_s=16 / 30,
     decoders=(1, 2),
     decode_s=0.05,
     streams=(1, 2),
@@ -147,7 +147,9 @@ class Bench:
         source = probe(path, "mp4")
         folder = self.folder / f"{path.stem}-segments"
         folder.mkdir()
-        return Clip(path, source, tuple(split(path, source, folder, 2.0)))
+        return Clip(
+            path, source, tuple(split(path, source, folder, self.settings.segment_target_s))
+        )
 
 
 def _rate(source: SourceInfo) -> float:

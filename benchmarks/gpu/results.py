@@ -155,6 +155,11 @@ def markdown(results: Results) -> str:
         f"- {machine.gpu}, compute {'.'.join(map(str, machine.compute))}, "
         f"{machine.memory_bytes >> 20} MiB, driver {machine.driver or 'unknown'} "
         f"(CUDA {machine.cuda_of_driver or 'unknown'})",
+        *(
+            [f"- others use this GPU: it was busy for {100 * machine.busy_before:.0f} % before"]
+            if machine.busy_before
+            else []
+        ),
         f"- {machine.cores} cores, {machine.processor}, {machine.memory_of_host_bytes >> 30} GiB, "
         f"{machine.system}, Python {machine.python}",
         f"- {versions} (all packages: `results.json`)",

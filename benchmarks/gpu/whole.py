@@ -22,11 +22,14 @@ from benchmarks.two_cores import Quiet
 from client.requests import Options, Request, make_request
 from client.run import InterruptedRunError, run_on
 from client.stack import Stack, running_stack
+from services.decode.plan import batch_frames
 from shared.arena.registry import ArenaRegistry
 from shared.gpu import Gpus
 from shared.jobs import JobSpec
 from shared.ledger import STAGES
+from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout
+from shared.media.probe import probe
 from shared.metrics.book import render
 from shared.settings import Settings
 
@@ -155,7 +158,7 @@ def _run(bench: Bench) -> Whole:
     used = Vram(bench.gpu.uuid)
     folder, metrics = bench.folder / "whole", bench.folder / "metrics"
     folder.mkdir()
-    settings = bench.base.model_copy(update={"metrics_dir": metrics})
+    settings = bench.base.model_copy(update={"metrics": True, "metrics_dir": metrics})
     before = used.now()
     with used, running_stack(settings) as stack:
         stack.wait_until_consuming()
@@ -251,10 +254,6 @@ def _slab(stack: Stack) -> tuple[int, int]:
 
 def _batch(path: Path, spec: JobSpec, settings: Settings, slot_bytes: int) -> int:
     """Frames of a batch, as the system has them."""
-    from services.decode.plan import batch_frames
-    from shared.media.canvas import plan_output
-    from shared.media.probe import probe
-
     source = probe(path, "mp4")
     output = plan_output(spec, source)
     layouts = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import islice
 
 from services.coordinator.plan import going
@@ -19,8 +20,9 @@ from shared.jobs import JobState
 from shared.ledger import JobView
 from shared.logs import Log
 from shared.metrics.catalogue import JOB_RATE, JOB_SECONDS, JOBS_ENDED
-from shared.names import JOBS, job_folder
+from shared.names import ENGINE_LOGS, JOBS, job_folder
 from shared.runtime import Runtime
+from shared.storage.dated import sweep
 from shared.traces import Traces
 from shared.uploads import Uploads
 
@@ -193,6 +195,8 @@ class Retention:
             self._round_s, self._met = now, set()
             if left := self._runtime.store.clear_leftovers(LEFTOVER_AGE_S):
                 self._log.warning("unfinished uploads removed", count=left)
+            # Of compiling engines, kept for 90 days.
+            sweep(self._runtime.store, ENGINE_LOGS, datetime.now(UTC).date())
             self._keys = iter(self._runtime.store.keys(JOBS))
         keys = list(islice(self._keys, LOOKED_AT_ONCE))
         for job in dict.fromkeys(key.split("/")[1] for key in keys):

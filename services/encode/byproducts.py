@@ -20,6 +20,7 @@ from shared.media.layout import FrameLayout, Planes
 from shared.messages import BatchMessage, ReplaceMessage
 from shared.names import report_key, source_of, thumbnail_key, track_key, tracks_key
 from shared.runtime import Runtime
+from shared.settings import Settings
 from shared.tracks import BatchPlan, TrackLine, track_lines
 
 FASTEST = 1
@@ -235,7 +236,7 @@ def _report(
             ended_ms=int(time.time() * 1000),
         ),
         versions=_versions(),
-        model=_model(view.engines.get("infer", "")),
+        model=_model(view.engines.get("infer", ""), runtime.settings),
         replaced=tuple(
             Place(frames=len(each.pts), from_s=seconds(each.pts[0]), to_s=seconds(each.pts[-1]))
             for each in ledger.replaced(job)
@@ -264,11 +265,14 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _model(engine: str) -> dict[str, str]:
-    """From an engine's name, "onnx-cpu:NAME"."""
-    from shared.models.catalogue import ENTRIES  # here: as above
+def _model(engine: str, settings: Settings) -> dict[str, str]:
+    """From an engine's name: ENGINE:MODEL, where a copy of another precision is MODEL.PRECISION.
+    Nothing where this host does not have the model."""
+    from shared.models import entry_of  # here: as above
 
-    name = engine.partition(":")[2]
-    return next(
-        ({"name": each.name, "sha256": each.sha256} for each in ENTRIES if each.name == name), {}
-    )
+    name = engine.partition(":")[2].removesuffix(".int8").removesuffix(".fp16")
+    try:
+        entry = entry_of(name, settings.cache_dir / "models", settings.model_folders)
+    except PermanentError:
+        return {}
+    return {"name": entry.name, "sha256": entry.sha256}

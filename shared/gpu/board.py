@@ -1,5 +1,5 @@
-"""Where every host says how its GPUs are, for whoever shows the cluster: a key in Redis per host and
-arena, as the processes of one container may see other GPUs than those of another.
+"""Where every host says how its GPUs are, for whoever shows the cluster: a key in Redis per host
+and arena, as the processes of one container may see other GPUs than those of another.
 
 It expires soon after the host's last word: GPUs of a host that is gone are gone from the list.
 """

@@ -123,7 +123,7 @@ FAMILIES: Mapping[Family, Handling] = MappingProxyType(
             nms_threshold=0.45,
         ),
         # Of the following nothing was measured here: sizes and scaling are those they are trained
-        # with, thresholds close to what their authors' programs are run with; none was measured here.
+        # with, thresholds close to what their authors' programs are run with.
         "yolov8-face": Handling(
             long_side_px=640,
             channels="RGB",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from services.infer.engines.none import NoDetector
 from services.infer.portions import GROW_AFTER, MOST, Portions
 from shared.errors import OutOfMemoryError
 from shared.faces import Face
