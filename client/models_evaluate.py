@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -177,79 +173,22 @@ def _percent(share: float | None) -> str:
 
 
 def _ask(module: str, request: Model, kind: type[Answer], out: Out) -> Answer:
-    """As `client.lab.ask`, for work of minutes: shows its progress while it goes on.
-
-    Raises PermanentError with what the module refuses, DualfaceError when it ends without an
-    answer.
-    """
-    from shared.errors import DualfaceError, ErrorCode, PermanentError
-    from shared.models.lab import REFUSED, Refusal
-
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # a session of its own: Ctrl-C at the terminal reaches us alone
-        start_new_session=True,
-        preexec_fn=_end_with_us,
-    )
-    answered: list[bytes] = []
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    reader = threading.Thread(target=_read_all, args=(process.stdout, answered), daemon=True)
-    try:
-        process.stdin.write(request.model_dump_json().encode())
-        process.stdin.close()
-        reader.start()
-        last = _follow(process.stderr, out)
-        process.wait()
-        reader.join()
-    except BrokenPipeError:
-        last = "it did not start"
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for pipe in (process.stdout, process.stderr):
-            pipe.close()
-    text = b"".join(answered)
-    if process.returncode == REFUSED:
-        refusal = Refusal.model_validate_json(text)
-        raise PermanentError(refusal.code, refusal.message)
-    if process.returncode != 0:
-        raise DualfaceError(
-            ErrorCode.STAGE_FAILED,
-            f"The process of {module} ended with code {process.returncode} ({last[:300]}).",
-        )
-    return kind.model_validate_json(text)
-
-
-def _end_with_us() -> None:
-    from shared.processes import die_with_parent
-
-    die_with_parent(signal.SIGKILL)
-
-
-def _read_all(pipe: IO[bytes], into: list[bytes]) -> None:
-    into.append(pipe.read())
-
-
-def _follow(pipe: IO[bytes], out: Out) -> str:
-    """Show progress until the pipe ends; the last line that was none."""
+    """As `client.lab.ask`, and progress is shown while it goes on."""
     from pydantic import ValidationError
 
+    from client.lab import ask
     from shared.models.precision import Progress
 
-    last = ""
     with _shown(out) as show:
-        for line in pipe:
+
+        def on_line(line: bytes) -> bool:
             try:
                 show(Progress.model_validate_json(line))
             except ValidationError:
-                last = line.decode(errors="replace").strip() or last
-    return last
+                return False
+            return True
+
+        return ask(module, request, kind, None, on_line)
 
 
 @contextmanager
