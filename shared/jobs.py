@@ -59,6 +59,7 @@ class Codec(StrEnum):
 
     H264 = "h264"
     HEVC = "hevc"
+    AV1 = "av1"
 
 
 Size = Annotated[tuple[int, int], Field(description="width, height in px; both even, 32..8192")]

@@ -24,6 +24,21 @@ def footage() -> Path:
     return FOOTAGE
 
 
+LONGEST = ("system", "chaos", "gpu_bench", "flower", "page", "doctor", "client", "decode")
+"""Folders whose files take long: begun first, so that at the end no core waits for one of them."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Random order stays within the long and within the short ones."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What somebody has set for their own dualface on this machine counts for no test."""

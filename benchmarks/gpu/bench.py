@@ -14,6 +14,7 @@ from services.decode.split import split
 from shared.errors import PermanentError
 from shared.jobs import Segment, SourceInfo
 from shared.media.probe import probe
+from shared.models import ModelEntry, choose, pull
 from shared.settings import Settings
 
 
@@ -66,7 +67,7 @@ REHEARSAL = Sizes(
     streams=(1, 2),
     batch=8,
     rounds=1,
-    repeats=2,
+    repeats=1,
     naive_s=0.2,
     compile_s=60.0,
     total_s=200.0,
@@ -150,6 +151,14 @@ class Bench:
         return Clip(
             path, source, tuple(split(path, source, folder, self.settings.segment_target_s))
         )
+
+
+def model_of(settings: Settings) -> tuple[ModelEntry, Path]:
+    """The model that a job without a wish gets, fetched where it is missing. Raises
+    PermanentError."""
+    folder, more = settings.cache_dir / "models", settings.model_folders
+    entry = choose("auto", folder, more)
+    return entry, pull(entry.name, folder, more)
 
 
 def _rate(source: SourceInfo) -> float:

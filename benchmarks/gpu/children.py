@@ -30,8 +30,9 @@ class Crew:
     through. What is left at the end is killed."""
 
     def __init__(self, work: Callable[..., Any], count: int, *arguments: Any) -> None:
-        """`work` is a function of a module; it is imported anew, nothing is inherited."""
-        self._context = multiprocessing.get_context("spawn")
+        """`work` is a function of a module. Processes come from the fork server, as the stack's do:
+        it has imported what they need and has never touched CUDA."""
+        self._context = multiprocessing.get_context("forkserver")
         self._work, self._count, self._arguments = work, count, arguments
         self._members: list[tuple[BaseProcess, Connection]] = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, model_of
 from benchmarks.gpu.children import Channel, alone
 from benchmarks.gpu.results import Figure, Outcome, figure
 from services.compose.engines.cuda import CudaRenderer
@@ -22,7 +22,6 @@ from shared.jobs import JobSpec, SourceInfo
 from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout, PixelFormat
 from shared.metrics import Meter
-from shared.models import choose
 from shared.settings import Settings
 from shared.tracks import View
 
@@ -132,7 +131,7 @@ class _Bed:
 
     def letterbox(self, settings: Settings) -> Work:
         """From a frame to a model's first look, FP16."""
-        entry = choose("auto", settings.cache_dir / "models", settings.model_folders)
+        entry, _ = model_of(settings)
         look = look_of(entry, self.layout, entry.long_side_px)
         width, height = look.padded
         box = Letterbox(self.device, entry)

@@ -19,6 +19,7 @@ from services.encode.engines import encoders
 from services.encode.engines.base import ChunkEncoder, Frame
 from services.infer.engines import Detectors
 from services.infer.engines.base import Detector, Downloaded
+from services.infer.engines.onnx_cpu import use_one_thread
 from services.infer.plan import frames_to_detect, interval
 from shared.errors import EngineBusyError, EngineError, OutOfMemoryError
 from shared.faces import BatchFaces, Face
@@ -73,6 +74,7 @@ class Line:
     def __init__(
         self, runtime: Runtime, source: SourceInfo, spec: JobSpec, batch: int, folder: Path
     ) -> None:
+        use_one_thread()  # as the workers do
         self.runtime = runtime
         self.device = runtime.device()
         self.source = source

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.gpu.bench import Bench, Clip
+from benchmarks.gpu.bench import Bench, Clip, model_of
 from benchmarks.gpu.children import Channel, alone
 from benchmarks.gpu.line import Line, runtime_of
 from benchmarks.gpu.results import Figure, Outcome, figure
@@ -19,7 +19,6 @@ from services.infer.engines.trt_cache import EngineCache
 from services.infer.plan import frames_to_detect
 from shared.errors import DualfaceError, EngineError
 from shared.jobs import JobSpec
-from shared.models import choose, locate, pull
 from shared.runtime import Runtime
 from shared.settings import Settings
 
@@ -56,7 +55,6 @@ def _measured(
     rehearsal: bool,
 ) -> tuple[list[Figure], list[str]]:
     runtime = runtime_of(settings, "bench")
-    pull(choose("auto", _models(settings)).name, _models(settings), settings.model_folders)
     line = Line(runtime, clip.source, JobSpec(source="x"), batch, folder)
     notes, detectors = _detectors(runtime, compile_s, rehearsal)
     segment, path = clip.segments[0]
@@ -147,8 +145,7 @@ def _detectors(
 ) -> tuple[list[str], list[tuple[str, Detector]]]:
     """Those that work here, and why the others do not."""
     settings, device = runtime.settings, runtime.device()
-    entry = choose("auto", _models(settings), settings.model_folders)
-    path = locate(entry.name, _models(settings), settings.model_folders)
+    entry, path = model_of(settings)
     began = time.monotonic()
 
     def in_time() -> None:
@@ -186,7 +183,3 @@ def _detectors(
 
 def _on_cpu(runtime: Runtime) -> Detector:
     return Detectors().of(runtime, "auto", "host")[0].get()
-
-
-def _models(settings: Settings) -> Path:
-    return settings.cache_dir / "models"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, model_of
 from benchmarks.gpu.children import Crew
 from benchmarks.gpu.results import Figure, Outcome, figure
 from benchmarks.gpu.single import Lap, single
@@ -97,7 +97,7 @@ def measure(bench: Bench) -> Outcome:
     for count, values in whole.speeds.items():
         figures += _streams(whole, count, values, alone)
     first = min(whole.speeds)
-    cost = figures[-1] if first == max(whole.speeds) else _cost(first, whole.speeds[first], alone)
+    cost = _cost(first, whole.speeds[first], alone)
     said = ", ".join(f"x{n} {statistics.median(v):.1f}" for n, v in whole.speeds.items())
     return Outcome(
         line=f"frames/s: one process {statistics.median(alone):.1f}, system {said}; "
@@ -159,6 +159,7 @@ def _run(bench: Bench) -> Whole:
     folder, metrics = bench.folder / "whole", bench.folder / "metrics"
     folder.mkdir()
     settings = bench.base.model_copy(update={"metrics": True, "metrics_dir": metrics})
+    model_of(settings)
     before = used.now()
     with used, running_stack(settings) as stack:
         stack.wait_until_consuming()

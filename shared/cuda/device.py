@@ -27,6 +27,11 @@ DLPACK_CUDA = 2
 
 UUID_BYTES = 16
 COMPILER_OPTIONS = ("--std=c++17",)
+NO_HEADER = "could not open source file"
+"""What NVRTC says of an #include that it does not find."""
+INSTALL = (
+    "install NVRTC and CUDA's headers (`pip install 'cupy-cuda13x[ctk]'`, or the CUDA toolkit)"
+)
 
 
 class Kernel(Protocol):
@@ -55,6 +60,8 @@ class Device:
     total_bytes: int
     stream: int
     """The CUstream, as an integer, for libraries that are to work in order with it."""
+    queue: Any
+    """The same, as CuPy's object."""
 
     def __init__(
         self, on_copy: Callable[[Direction, int], None] | None = None, visible: str = ""
@@ -70,14 +77,14 @@ class Device:
         try:
             self._cuda.getDeviceCount()
             self._cuda.setDevice(0)
-            self._stream = cupy.cuda.Stream(non_blocking=True)
-            self._stream.use()
+            self.queue = cupy.cuda.Stream(non_blocking=True)
+            self.queue.use()
             self.total_bytes = int(self._cuda.memGetInfo()[1])
             about = self._cuda.getDeviceProperties(0)
             address = str(self._cuda.deviceGetPCIBusId(0))
         except (RuntimeError, MemoryError) as error:
             raise not_here(error) from error
-        self.stream = int(self._stream.ptr)
+        self.stream = int(self.queue.ptr)
         self.name = about["name"].decode(errors="replace")
         self.compute = (int(about["major"]), int(about["minor"]))
         self.uuid = _identity(visible, about["uuid"], address)
@@ -182,7 +189,7 @@ class Device:
     def finish(self) -> None:
         """Block until all work of the stream is done: what it wrote may be published."""
         with mapped("waiting for the stream"):
-            self._stream.synchronize()
+            self.queue.synchronize()
 
     def timed(self, do: Callable[[], object]) -> float:
         """Seconds that the device takes for what `do` gives to the stream, by the device's clock:
@@ -190,10 +197,10 @@ class Device:
         measurements. What `do` raises passes."""
         events = self._cupy.cuda.Event(), self._cupy.cuda.Event()
         with mapped("timing work"):
-            events[0].record(self._stream)
+            events[0].record(self.queue)
         do()
         with mapped("timing work"):
-            events[1].record(self._stream)
+            events[1].record(self.queue)
             events[1].synchronize()
             return float(self._cupy.cuda.get_elapsed_time(*events)) / 1000
 
@@ -247,6 +254,8 @@ class Device:
                 )
             return self._modules[source].get_function(name)  # compiled by the first of a file
         except self._cupy.cuda.compiler.CompileException as error:
+            if NO_HEADER in str(error):
+                raise EngineError(f"{source.name} needs CUDA's headers; {INSTALL}.") from error
             raise EngineError(f"{source.name} does not compile: {error}", able=True) from error
         except OSError as error:
             raise EngineError(
@@ -256,10 +265,7 @@ class Device:
         except RuntimeError as error:
             if status(error) is not None:
                 raise failure(error, f"loading {source.name}") from error
-            raise EngineError(
-                f"Kernels can't be compiled ({error}); install NVRTC and CUDA's headers "
-                "(`pip install 'cupy-cuda13x[ctk]'`, or the CUDA toolkit)."
-            ) from error
+            raise EngineError(f"Kernels can't be compiled ({error}); {INSTALL}.") from error
 
 
 def _cupy() -> Any:

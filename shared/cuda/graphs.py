@@ -35,9 +35,7 @@ def record(device: Device, work: Callable[[], None]) -> Graph:
     once before, for what it does the first time only. Raises EngineError when it can't be recorded;
     the stream is as before then. What `work` raises passes.
     """
-    import cupy  # only where there is a GPU
-
-    stream = cupy.cuda.ExternalStream(device.stream)
+    stream = device.queue
     with mapped("recording a graph"):
         stream.begin_capture()
     try:

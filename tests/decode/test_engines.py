@@ -264,7 +264,7 @@ def test_one_decoder_is_kept_for_all_that_it_fits_and_no_second_is_open(
     nvdec: Callable[..., Bench], opened: list[object], tmp_path: Path
 ) -> None:
     bench = nvdec(NVDEC_SESSIONS="1")
-    sizes = {(192, 160): 1, (160, 128): 1, (192, 128): 1, (256, 128): 2, (128, 64): 2}
+    sizes = {(192, 160): 1, (160, 128): 1, (192, 128): 1, (192, 122): 2, (256, 128): 3, (96, 64): 3}
     for size, so_many in sizes.items():
         path = make_video(tmp_path / "clip.mp4", replace(CLOSED_GOP_X264, size=size, frames=24))
         source = probe(path)
@@ -275,7 +275,32 @@ def test_one_decoder_is_kept_for_all_that_it_fits_and_no_second_is_open(
     path = make_video(tmp_path / "hevc.mp4", HEVC)
     segment, file = pieces(path, tmp_path)[0]
     assert bench.frames(file, segment, probe(path))
-    assert len(opened) == 3
+    assert len(opened) == 4
+
+
+def test_streams_of_one_size_that_are_coded_in_two_are_not_scaled(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """HEVC rounds up to the smallest of its coding units, which an encoder chooses."""
+    for unit in (8, 16, 8, 32):
+        options = f"log-level=none:pools=1:ctu=32:min-cu-size={unit}"
+        spec = replace(HEVC, size=(200, 168), frames=3, options={"x265-params": options})
+        path = make_video(tmp_path / f"{unit}.mp4", spec)
+        source = probe(path)
+        ((segment, file),) = pieces(path, tmp_path, ALL)
+        expected = read(PyAvDecoder(1), file, segment, source)
+        assert bench.frames(file, segment, source) == expected, unit
+
+
+def test_pictures_of_another_height_that_are_coded_in_the_same_one_are_whole(
+    bench: Bench, tmp_path: Path
+) -> None:
+    for size in ((256, 192), (192, 154), (192, 160), (192, 148)):
+        path = make_video(tmp_path / "clip.mp4", replace(CLOSED_GOP_X264, size=size, frames=3))
+        source = probe(path)
+        ((segment, file),) = pieces(path, tmp_path, ALL)
+        expected = read(PyAvDecoder(1), file, segment, source)
+        assert bench.frames(file, segment, source) == expected, size
 
 
 def test_an_idle_session_that_was_closed_is_opened_again(

@@ -38,6 +38,9 @@ and multiview ones another meaning); Main, Main 10, Main Still Picture, range ex
 _UNKNOWN_ORDER, _PROGRESSIVE = 0, 1
 """FFmpeg's AVFieldOrder."""
 
+_CODED_IN = {"h264": 16}
+_CODED_IN_ELSE = 128
+"""Coded sizes are rounded up to at most so many px: to macroblocks, or to other codecs' units."""
 
 _INTERLACED = "The pictures are of fields: NVDEC would deinterlace them."
 
@@ -244,10 +247,7 @@ class NvdecDecoder:
     def _opened(self, pixels: _Pixels) -> tuple[_Open, bool]:
         """A decoder for such pictures, and whether it was open already."""
         kept = self._kept
-        if kept is not None and self._fits(kept, pixels):
-            if (pixels.width, pixels.height) != (kept.pixels.width, kept.pixels.height):
-                kept.decoder.setReconfigParams(pixels.width, pixels.height)
-                kept.pixels = pixels
+        if kept is not None and self._fits(kept, pixels) and self._told(kept, pixels):
             return kept, True
         self.close()  # one session, one decoder
         nvc = self._nvc
@@ -266,11 +266,33 @@ class NvdecDecoder:
         self._kept = _Open(decoder, pixels, (pixels.width, pixels.height))
         return self._kept, False
 
+    def _told(self, kept: _Open, pixels: _Pixels) -> bool:
+        """Tells a kept decoder of the pictures to come; False when it is beyond use.
+
+        Of the same size, too: a stream that is coded in another one would be scaled to the former's
+        else.
+        """
+        try:
+            kept.decoder.setReconfigParams(pixels.width, pixels.height)
+        except self._errors as error:
+            failure = nvcodec.decoding_failed(error, begun=False)
+            if isinstance(failure, DeviceLostError):
+                raise failure from error
+            return False
+        kept.pixels = pixels
+        return True
+
     @staticmethod
     def _fits(kept: _Open, pixels: _Pixels) -> bool:
-        width, height = kept.most
-        same = (kept.pixels.codec, kept.pixels.bits) == (pixels.codec, pixels.bits)
-        return same and pixels.width <= width and pixels.height <= height
+        """Not for another size that may be coded in the same one: the library keeps its surfaces
+        then, of which fewer rows may be written than it shows."""
+        before, (width, height) = kept.pixels, kept.most
+        if (before.codec, before.bits) != (pixels.codec, pixels.bits):
+            return False
+        if pixels.width > width or pixels.height > height:
+            return False
+        same = (before.width, before.height) == (pixels.width, pixels.height)
+        return same or _units(before) != _units(pixels)
 
     def _surface(self, frame: Any, pixels: _Pixels) -> Any:
         """The rows of Y, then those of U and V, as one array: they lie one behind the other.
@@ -296,6 +318,12 @@ class NvdecDecoder:
             )
         rows = height + (height + 1) // 2
         return self._device.adopt(_Memory(start, (rows, width), pitch, size))
+
+
+def _units(pixels: _Pixels) -> tuple[int, int]:
+    """Pictures of different ones are of different coded sizes."""
+    side = _CODED_IN.get(pixels.codec, _CODED_IN_ELSE)
+    return -(-pixels.width // side), -(-pixels.height // side)
 
 
 def _check_sequences(feed: Feed, codec: str) -> None:

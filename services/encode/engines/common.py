@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
 
 from services.encode.chunks import Note
 from services.encode.engines.base import ChunkInfo, Frame
@@ -46,3 +52,17 @@ def info_of(note: Note, path: Path) -> ChunkInfo:
         last_pts=note.last_pts,
         header_sha256=note.header_sha256,
     )
+
+
+def described_stream(
+    out: OutputContainer, header: bytes, first: bytes, output: OutputPlan, format_: str
+) -> VideoStream:
+    """A stream in `out` of what was encoded elsewhere, of which FFmpeg learns by reading its first
+    packet as a file of the bare `format_`. `header`: its parameter sets."""
+    with av.open(io.BytesIO(first), format=format_) as seen:
+        stream = out.add_stream_from_template(seen.streams.video[0], opaque=True)
+    # As we have it: what is read out of a stream has other start codes.
+    stream.codec_context.extradata = header
+    stream.codec_context.sample_aspect_ratio = Fraction(1)
+    stream.time_base = Fraction(*output.time_base)
+    return stream

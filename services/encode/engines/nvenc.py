@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -17,7 +16,7 @@ from av.video.stream import VideoStream
 
 from services.encode.chunks import write_chunk
 from services.encode.engines.base import ChunkInfo, Frame
-from services.encode.engines.common import check_size, in_order, info_of
+from services.encode.engines.common import check_size, described_stream, in_order, info_of
 from services.encode.plan import (
     QUALITY,
     RateControl,
@@ -88,7 +87,8 @@ class NvencEncoder:
 
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
             header, made = self._encoded(frames, output, rate)
-            stream = _stream(out, header, made[0][1].data, output)
+            first = header + made[0][1].data
+            stream = described_stream(out, header, first, output, output.codec.value)
             return stream, [_packet(pts, coded, tick) for pts, coded in made]
 
         return info_of(write_chunk(path, tick, make), path)
@@ -97,6 +97,8 @@ class NvencEncoder:
 
     def _check(self, output: OutputPlan) -> None:
         """Raises EngineError when this GPU has no encoder for the output, or none at all."""
+        if output.codec not in _SETS:
+            raise EngineError(f"NVENC is not used for {output.codec.value}.")
         caps = self._caps.get(output.codec)
         if caps is None:
             with self._told(begun=False):
@@ -126,8 +128,7 @@ class NvencEncoder:
             raise EngineError(self._verdicts[codec])
 
     def _try(self, codec: Codec) -> None:
-        slot = self._device.empty((_TRIAL.frame_bytes,))
-        slot.fill(128)
+        slot = self._device.empty((_TRIAL.frame_bytes,))  # of any picture
         half = Rect(x=0, y=0, w=_TRIAL.width // 2, h=_TRIAL.height)
         plan = OutputPlan(
             width=_TRIAL.width,
@@ -250,16 +251,6 @@ def _header(sets: bytes, output: OutputPlan) -> bytes:
         return _filtered(BitStreamFilterContext(filters, codec.value), sets)
     except av.FFmpegError as error:
         raise EngineError(f"NVENC's parameter sets can't be read: {error}", True) from error
-
-
-def _stream(out: OutputContainer, header: bytes, first: bytes, output: OutputPlan) -> VideoStream:
-    """A stream in `out` described by `header`, of which FFmpeg learns by reading it and a frame."""
-    with av.open(io.BytesIO(header + first), format=output.codec.value) as seen:
-        stream = out.add_stream_from_template(seen.streams.video[0], opaque=True)
-    # As we have it: what is read out of a stream has other start codes.
-    stream.codec_context.extradata = header
-    stream.time_base = Fraction(*output.time_base)
-    return stream
 
 
 def _packet(pts: int, coded: _Coded, tick: Fraction) -> Packet[VideoStream]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import av.logging
 from av.packet import Packet
@@ -35,12 +37,15 @@ class PyAvNvencEncoder(PyAvEncoder):
 
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
-        return f"pyav-{_ENCODERS[codec]}"
+        return f"pyav-{_ENCODERS.get(codec, 'nvenc')}"
 
     def _recipe(self, layout: FrameLayout, output: OutputPlan, rate: RateControl) -> Recipe:
+        if output.codec not in _ENCODERS:
+            raise EngineError(f"NVENC is not used for {output.codec.value}.")
         return Recipe(
             _ENCODERS[output.codec],
             "nv12" if layout.format is PixelFormat.NV12 else "yuv420p",
+            Fraction(*output.frame_rate),
             1,
             ffmpeg_nvenc_options(nvenc_plan(output, rate, self._preset)),
         )

@@ -18,13 +18,24 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from cupy._driver import CUDARuntimeError, driver, raw
 
-from PyNvVideoCodec._faults import NOT_SUPPORTED, OUT_OF_MEMORY, Sessions, enter, error, native
+from PyNvVideoCodec._faults import (
+    NOT_SUPPORTED,
+    OUT_OF_MEMORY,
+    Sessions,
+    enter,
+    error,
+    native,
+    of_kinds,
+)
 
 PITCH = 256
 """What rows are rounded up to: the real one may, by version."""
 STALE = 0xEE
 
 sessions = Sessions("nvdec", 32)
+
+Size = tuple[int, int]
+"""Width and height in px."""
 
 
 class cudaVideoCodec(enum.IntEnum):
@@ -35,11 +46,9 @@ class cudaVideoCodec(enum.IntEnum):
     AV1 = 11
 
 
-class cudaVideoChromaFormat:
-    Monochrome, Yuv422, Yuv444 = 0, 2, 3
-
-
-setattr(cudaVideoChromaFormat, "420", 1)
+cudaVideoChromaFormat = enum.IntEnum(
+    "cudaVideoChromaFormat", {"Monochrome": 0, "420": 1, "422": 2, "444": 3}
+)
 
 
 class Pixel_Format(enum.IntEnum):
@@ -79,15 +88,22 @@ LIMITS = {
 def GetDecoderCaps(
     gpuid: int = 0,
     codec: cudaVideoCodec = cudaVideoCodec.H264,
-    chromaformat: int = 1,
+    chromaformat: cudaVideoChromaFormat = cudaVideoChromaFormat(1),
     bitdepth: int = 8,
 ) -> dict[str, int]:
+    of_kinds(
+        "GetDecoderCaps",
+        ((gpuid, int), (codec, cudaVideoCodec), (chromaformat, cudaVideoChromaFormat)),
+    )
     enter("cuvidGetDecoderCaps")
     bits, width, height, most = LIMITS.get(codec, ((), 0, 0, 0))
     known = os.environ.get("DOUBLE_NVDEC_CODECS", "H264,HEVC,VP9,AV1").split(",")
     supported = codec.name in known and bitdepth in bits and chromaformat == 1
     return {
         "supported": int(supported),
+        "codec_id": int(codec),
+        "chromaformat_id": int(chromaformat),
+        "bitdepth": bitdepth,
         "num_decoder_engines": 1,
         "width_min": width,
         "height_min": height,
@@ -111,11 +127,12 @@ class CAIMemoryView:
         self.shape, self.stride, self.dataptr, self.data = list(shape), list(stride), data, data
         self.__cuda_array_interface__ = {
             "version": 3,
-            "shape": shape,
-            "strides": stride,
+            "shape": list(shape),  # no tuples, as in the real one
+            "strides": list(stride),
             "typestr": kind,
             "stream": 2,
             "data": (data, False),
+            "gpuIdx": 0,
         }
 
 
@@ -140,11 +157,14 @@ class PyNvDecoder:
         self._process = driver._live
         self._pool: list[tuple[int, int]] = []
         self._codec = codec
-        self._most = maxwidth, maxheight
+        self._most = _aligned(maxwidth), _aligned(maxheight)
         self._context = self._fresh()
         self._is_open = False
-        self._size: tuple[int, int] | None = None
-        self._told: tuple[int, int] | None = None
+        self._size: Size | None = None
+        self._coded: Size = (0, 0)
+        self._surface: Size = (0, 0)  # what NVDEC writes: the first stream's coded size
+        self._stretched = False
+        self._told: Size | None = None
         self._depth = 0
         self._scaler = VideoReformatter()
 
@@ -155,7 +175,11 @@ class PyNvDecoder:
             with suppress(CUDARuntimeError):  # gone with its context
                 driver.release(address)
 
-    def setReconfigParams(self, width: int, height: int) -> int:
+    @native
+    def setReconfigParams(self, width: int = 0, height: int = 0) -> int:
+        enter("m_api.cuvidParseVideoData(m_hParser, &packet)")
+        if width == height == 0:
+            return 0
         if width > self._most[0] or height > self._most[1]:
             raise RuntimeError(
                 "Resize dimensions must be lower than max width and height, please recreate "
@@ -200,9 +224,9 @@ class PyNvDecoder:
         self._adapt(picture)
         assert self._size is not None
         width, height = self._size
-        if (picture.width, picture.height) != self._size:
+        if self._stretched or (picture.width, picture.height) != self._size:
             number = picture.pts
-            picture = self._scaler.reformat(picture, width, height)
+            picture = self._scaler.reformat(picture, *self._scaled(picture))
             picture.pts = number
         size = 1 if self._depth == 8 else 2
         pitch = -(-(width + 1) * size // PITCH) * PITCH
@@ -216,9 +240,12 @@ class PyNvDecoder:
         )
         shift = 0 if size == 1 else 16 - self._depth
         seen = rows.view(kind)
-        seen[:height, :width] = luma[:height, :width] << shift
+        there = min(height, self._surface[1], len(luma))  # NVDEC writes no more rows
+        seen[:there, :width] = luma[:there, :width] << shift
+        seen[there:height] = STALE
         for at, plane in enumerate(pair):
-            seen[height:, at : 2 * across : 2] = plane[:down, :across] << shift
+            below = min(down, len(plane))
+            seen[height : height + below, at : 2 * across : 2] = plane[:below, :across] << shift
         letters = "|u1" if size == 1 else "|u2"
         step = pitch // size  # in samples, as the real one says it
         chroma = start + pitch * height
@@ -233,6 +260,7 @@ class PyNvDecoder:
     def _adapt(self, picture: VideoFrame) -> None:
         """The session to the stream, as at a sequence header."""
         size, depth = (picture.width, picture.height), picture.format.components[0].bits
+        coded = self._context.coded_width, self._context.coded_height
         if not self._is_open:
             if not sessions.open(self):
                 raise error(
@@ -240,16 +268,32 @@ class PyNvDecoder:
                 )
             self._is_open = True
             self._size, self._depth = size, depth
-            self._most = max(self._most[0], size[0]), max(self._most[1], size[1])
+            self._coded = self._surface = coded
+            self._most = _aligned(max(self._most[0], coded[0])), _aligned(
+                max(self._most[1], coded[1])
+            )
             return
         if depth != self._depth:
             raise error("Reconfigure Not supported for bit depth change", NOT_SUPPORTED)
-        if size[0] > self._most[0] or size[1] > self._most[1]:
+        if coded[0] > self._most[0] or coded[1] > self._most[1]:
             raise error(
                 "Reconfigure Not supported when width/height > maxwidth/maxheight", NOT_SUPPORTED
             )
-        if self._told is not None:
-            self._size, self._told = self._told, None
+        if coded == self._coded:
+            self._size = size  # of the surfaces that there are
+        elif self._told is not None:
+            self._size = self._surface = self._told
+            self._stretched, self._told = False, None
+        else:
+            self._stretched = True
+        self._coded = coded
+
+    def _scaled(self, picture: VideoFrame) -> Size:
+        """What is coded fills the surface, whatever part of it is shown."""
+        assert self._size is not None
+        width = picture.width * self._surface[0] // self._coded[0]
+        height = picture.height * self._surface[1] // self._coded[1]
+        return max(width, self._size[0]), height
 
     def _room(self, index: int, size: int) -> int:
         while len(self._pool) <= index:
@@ -266,6 +310,10 @@ class PyNvDecoder:
         return address
 
 
+def _aligned(side: int) -> int:
+    return -(-side // 32) * 32
+
+
 def CreateDecoder(
     gpuid: int = 0,
     codec: cudaVideoCodec = cudaVideoCodec.H264,
@@ -275,6 +323,14 @@ def CreateDecoder(
     maxwidth: int = 0,
     maxheight: int = 0,
 ) -> PyNvDecoder:
+    of_kinds(
+        "CreateDecoder",
+        (
+            *((each, int) for each in (gpuid, cudacontext, cudastream, maxwidth, maxheight)),
+            (codec, cudaVideoCodec),
+            (usedevicememory, bool),
+        ),
+    )
     enter("cuInit")
     if gpuid >= driver.count():
         raise error("GPU ordinal out of range. Should be within [0, 0]", 101)

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from cupy._driver import CUDARuntimeError, driver
@@ -52,6 +53,13 @@ def enter(what: str) -> None:
         driver.enter()
     except CUDARuntimeError as refused:
         raise error(f"{what} returned error {refused.status}", refused.status) from refused
+
+
+def of_kinds(what: str, given: Iterable[tuple[object, type]]) -> None:
+    """As pybind11 has it: an enumeration is no number, nor the other way round."""
+    for value, kind in given:
+        if not isinstance(value, kind) or (kind is int and isinstance(value, enum.Enum)):
+            raise TypeError(f"{what}(): incompatible function arguments.")
 
 
 def native(method: F) -> F:
