@@ -1,7 +1,11 @@
 # Everything a user, a developer and CI call. Needs Python 3.11+ (with venv), make, a package index.
 
 PYTHON ?= python3
-VENV   ?= .venv
+# 1: with the packages for NVIDIA GPUs (some GB), in an environment of their own: two builds of ONNX
+# Runtime don't go together.
+GPU    ?=
+VENV   ?= $(if $(GPU),.venv-gpu,.venv)
+LOCK   := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 INPUT  ?=
@@ -12,27 +16,25 @@ NVCC   ?= nvcc
 SEED    ?= 1
 MINUTES ?= 2
 
-# On a machine with a GPU: packages of their own, as two builds of ONNX Runtime don't go together. An
-# interpreter that has everything may be named instead.
-GPU_VENV   ?= .venv-gpu
-GPU_PYTHON ?= $(GPU_VENV)/bin/python
-GPU_STAMP  := $(if $(filter $(GPU_VENV)/bin/python,$(GPU_PYTHON)),$(GPU_VENV)/.installed)
+# What checks and measures a GPU; an interpreter that has all packages may be named instead.
+GPU_PYTHON ?=
 NOW        := $(shell date -u +%Y-%m-%dT%H-%M-%SZ)
 
-.PHONY: help setup run check kernels format tools test bench chaos gpu-check gpu-bench lock clean
+.PHONY: help setup run check kernels format tools test bench chaos lock clean
+.PHONY: gpu-setup gpu-check gpu-bench
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-setup: $(STAMP)  ## Install everything into .venv, from the lock file with hashes
+setup: $(STAMP)  ## Install everything into .venv, from the lock file with hashes (GPU=1: .venv-gpu)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dualface needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "This Python has no venv module; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
@@ -92,20 +94,17 @@ bench: setup  ## Speed against one ffmpeg process, in the same run
 chaos: setup  ## Faults at random against a stack of its own; SEED, MINUTES
 	$(BIN)/python -m chaos --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
-gpu-check: $(GPU_STAMP)  ## On a machine with an NVIDIA GPU: what only a GPU can show
-	@mkdir -p out
-	@bash -o pipefail -c 'REQUIRE_GPU=1 $(GPU_PYTHON) -m pytest -m gpu -p no:cacheprovider $(ARGS) \
-	  2>&1 | tee out/gpu-check-$(NOW).txt'
+gpu-setup:
+	@$(if $(GPU_PYTHON),,$(MAKE) --no-print-directory setup GPU=1)
 
-gpu-bench: $(GPU_STAMP)  ## And how fast it is there: files in out/
+gpu-check: gpu-setup  ## On a machine with an NVIDIA GPU: what only a GPU can show
 	@mkdir -p out
-	$(GPU_PYTHON) -m benchmarks.gpu --out out/gpu-bench-$(NOW) $(ARGS)
+	@bash -o pipefail -c 'REQUIRE_GPU=1 $(or $(GPU_PYTHON),.venv-gpu/bin/python) -m pytest -m gpu \
+	  -p no:cacheprovider $(ARGS) 2>&1 | tee out/gpu-check-$(NOW).txt'
 
-$(GPU_VENV)/.installed: requirements-gpu.lock pyproject.toml
-	$(PYTHON) -m venv --clear $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --require-hashes --requirement requirements-gpu.lock
-	$(GPU_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+gpu-bench: gpu-setup  ## And how fast it is there: files in out/
+	@mkdir -p out
+	$(or $(GPU_PYTHON),.venv-gpu/bin/python) -m benchmarks.gpu --out out/gpu-bench-$(NOW) $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --quiet
@@ -123,4 +122,4 @@ lock: setup  ## Renew the lock files (no registry address gets into them)
 	$(COMPILE) deploy/docker/build.txt -c requirements.lock -o deploy/docker/requirements-build.lock
 
 clean:  ## Remove what setup made
-	rm -rf $(VENV) $(GPU_VENV)
+	rm -rf .venv .venv-gpu

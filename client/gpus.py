@@ -50,15 +50,15 @@ def suited(settings: Settings, hardware: Hardware) -> Settings:
     why = why_probe(settings, hardware)
     if not why:
         return settings
-    print(f"Trying out the GPUs ({why}); some ten seconds.", file=sys.stderr)
-    probe(settings, hardware)
-    probed = Settings.load()
-    found = {
-        name: getattr(probed, name)
-        for name in type(probed).model_fields
-        if name not in settings.model_fields_set
+    print(f"dualface: trying out the GPUs ({why}); some ten seconds.", file=sys.stderr)
+    before = Settings.load()
+    own = {
+        name: value
+        for name in Settings.model_fields
+        if (value := getattr(settings, name)) != getattr(before, name)
     }
-    return settings.model_copy(update=found)
+    probe(settings, hardware)
+    return Settings.load().model_copy(update=own)
 
 
 def of_gpu(settings: Settings, hardware: Hardware, number: int, chosen: list[str]) -> Settings:

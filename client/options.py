@@ -22,13 +22,16 @@ SizeOption = Annotated[
     str | None,
     typer.Option(help="WIDTHxHEIGHT of the result. Default: the source's, up to 1920x1080."),
 ]
-CodecOption = Annotated[Codec, typer.Option(help="Video codec of the result.")]
-CrfOption = Annotated[int, typer.Option(min=0, max=51, help="Quality: lower is better and larger.")]
+CodecOption = Annotated[Codec, typer.Option(help="Video codec of the result; AV1 in .mp4 only.")]
+CrfOption = Annotated[
+    int,
+    typer.Option(min=0, max=51, help="Quality, on x264's scale: lower is better and larger."),
+]
 BitrateOption = Annotated[
     int | None,
     typer.Option(min=50, max=800_000, help="kbit/s of the picture, constant, instead of crf."),
 ]
-PresetOption = Annotated[str, typer.Option(help="x264/x265 preset, ultrafast to slow.")]
+PresetOption = Annotated[str, typer.Option(help="x264's name, ultrafast to placebo: slower is smaller.")]
 DetectorOption = Annotated[
     str, typer.Option(help="Face detection model; `dualface models list` shows them.")
 ]

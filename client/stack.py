@@ -219,7 +219,7 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
     with _only_one(state):
         remove_leftovers(settings.shm_dir)
         for line in quick_checks(settings):
-            print(line, file=sys.stderr)
+            print(f"dualface: {line}", file=sys.stderr)
         hardware = look(settings)
         settings = suited(settings, hardware)
         arenas = places(settings, hardware)

@@ -65,6 +65,10 @@ class Codec(StrEnum):
 Size = Annotated[tuple[int, int], Field(description="width, height in px; both even, 32..8192")]
 
 
+AV1_MOST_KBPS = 100_000
+"""What SVT-AV1 takes as a bit rate, kbit/s."""
+
+
 class JobSpec(Model):
     """A request: what a person chooses. Sizes in px; None means "derive from the source"."""
 
@@ -110,12 +114,32 @@ def read_spec(given: str | bytes | Mapping[str, object]) -> JobSpec:
     """
     try:
         if isinstance(given, str | bytes):
-            return JobSpec.model_validate_json(given)
-        return JobSpec.model_validate(given)
+            spec = JobSpec.model_validate_json(given)
+        else:
+            spec = JobSpec.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
         raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
+    check_combination(spec)
+    return spec
+
+
+def check_combination(spec: JobSpec) -> None:
+    """Raises PermanentError BAD_OPTION for choices that exclude each other, whatever the source."""
+    if spec.codec is not Codec.AV1:
+        return
+    if spec.container != "mp4":
+        raise PermanentError(
+            ErrorCode.BAD_OPTION,
+            f"A .{spec.container} file can't hold AV1; choose mp4, or the codec h264 or hevc.",
+        )
+    if (spec.bitrate_kbps or 0) > AV1_MOST_KBPS:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION,
+            f"AV1 is encoded with {AV1_MOST_KBPS} kbit/s at most, and {spec.bitrate_kbps} are "
+            "asked for; choose less, or another codec.",
+        )
 
 
 class ColorTags(Model):

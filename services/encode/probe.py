@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, FRAMES, RATE = 320, 240, 6, 25
 MOST_SESSIONS = 16
 PRESET_GPU, PRESET_CPU = "p4", "ultrafast"
+CODECS = {PRESET_GPU: (Codec.H264, Codec.HEVC), PRESET_CPU: tuple(Codec)}
+"""What each kind is used for."""
 
 SOFTWARE_FIX = "the installation is broken: `make setup` renews it"
 NVENC_FIX = (
@@ -61,7 +63,7 @@ class _Bench:
         self._opened: Device | None = None
 
     def of_cpu(self) -> Sequence[Step]:
-        """libx264 and libx265."""
+        """libx264, libx265 and libsvtav1."""
         encodes = partial(self._encodes, "encode.pyav", lambda: PyAvEncoder(1), PRESET_CPU)
         return (Step("encode.pyav", encodes, SOFTWARE_FIX),)
 
@@ -98,7 +100,7 @@ class _Bench:
     def _encodes(self, check: str, make: Maker, preset: str) -> Iterator[Finding]:
         encoder = make()
         try:
-            found = {codec: self._tried(check, encoder, codec, preset) for codec in Codec}
+            found = {codec: self._tried(check, encoder, codec, preset) for codec in CODECS[preset]}
         finally:
             _close(encoder)
         done = [codec.value for codec, wrong in found.items() if wrong is None]

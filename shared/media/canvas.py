@@ -5,7 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import JobSpec, Layout, OutputPlan, Ratio, Rect, SourceInfo
+from shared.jobs import (
+    JobSpec,
+    Layout,
+    OutputPlan,
+    Ratio,
+    Rect,
+    SourceInfo,
+    check_combination,
+)
 
 LONGEST_PX = 1920
 SHORTEST_PX = 1080
@@ -17,7 +25,8 @@ SMALLEST_PX = 64
 
 LARGEST_SIDE_PX = 8192
 LARGEST_AREA_PX = 139264 * 256
-"""Level 6.2 of H.264 and HEVC, the highest there is: 139264 macroblocks of 16x16 px."""
+"""Level 6.2 of H.264 and HEVC, the highest there is: 139264 macroblocks of 16x16 px. AV1's is of
+the same size."""
 
 PRESETS = (
     "ultrafast",
@@ -31,7 +40,7 @@ PRESETS = (
     "veryslow",
     "placebo",
 )
-"""The names that libx264 and libx265 share, fastest first."""
+"""The names that libx264 and libx265 share, fastest first; SVT-AV1's that fit are looked up."""
 
 
 def plan_output(spec: JobSpec, source: SourceInfo) -> OutputPlan:
@@ -39,6 +48,7 @@ def plan_output(spec: JobSpec, source: SourceInfo) -> OutputPlan:
 
     Raises PermanentError BAD_OPTION for a size, preset or combination that can't be made.
     """
+    check_combination(spec)
     if spec.preset not in PRESETS:
         raise _bad(f"There is no preset {spec.preset!r}; use one of {', '.join(PRESETS)}.")
     if spec.size is None:
@@ -83,7 +93,7 @@ def _check_size(width: int, height: int) -> None:
         )
     if width * height > LARGEST_AREA_PX:
         raise _bad(
-            f"A size of {width}x{height} px has more pixels than any level of H.264 or HEVC"
+            f"A size of {width}x{height} px has more pixels than any level of H.264, HEVC or AV1"
             f" allows ({LARGEST_AREA_PX}); choose a smaller one, such as 3840x2160."
         )
 

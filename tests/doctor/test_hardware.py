@@ -171,6 +171,7 @@ def test_the_oldest_gpus_that_will_do_are_those_of_turing() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.timeout(600)
 def test_a_real_gpu_passes_all_its_trials() -> None:
     if Nvml().module is None and os.environ.get("REQUIRE_GPU") != "1":
         pytest.skip("no NVIDIA driver here")

@@ -247,8 +247,13 @@ def test_the_result_of_a_turned_source_is_upright(tmp_path: Path) -> None:
     assert packets(result, "audio") == packets(original, "audio")
 
 
-@pytest.mark.parametrize("container", ["mp4", "mov"])
-@pytest.mark.parametrize("codec", Codec)
+TAGS = {Codec.H264: "avc1", Codec.HEVC: "hvc1", Codec.AV1: "av01"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [(codec, "mp4") for codec in Codec] + [(Codec.H264, "mov"), (Codec.HEVC, "mov")],
+)
 def test_full_range_pictures_stay_marked_as_such(
     tmp_path: Path, codec: Codec, container: Container
 ) -> None:
@@ -257,7 +262,7 @@ def test_full_range_pictures_stay_marked_as_such(
     mux(encode_all([0, 1], plan, tmp_path), None, source(plan), plan, container, result)
     with av.open(result) as opened:
         stream = opened.streams.video[0]
-        assert stream.codec_context.codec_tag == ("avc1" if codec is Codec.H264 else "hvc1")
+        assert stream.codec_context.codec_tag == TAGS[codec]
         assert stream.sample_aspect_ratio == 1
         frame = next(opened.decode(stream))
     assert (frame.color_range, frame.color_primaries, frame.colorspace) == (2, 1, 1)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.encode.plan import encoder_options
+from services.encode.plan import av1_quality, encoder_options, rate_control
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import Codec, JobSpec, Layout, SourceInfo
-from shared.media.canvas import plan_output
+from shared.jobs import Codec, JobSpec, Layout, SourceInfo, read_spec
+from shared.media.canvas import PRESETS, plan_output
+from tests.encode.pictures import output
 
 
 def _source(width: int, height: int, aspect: tuple[int, int] = (1, 1)) -> SourceInfo:
@@ -95,4 +96,46 @@ def test_a_frame_limit_changes_the_rate_and_not_the_time_base() -> None:
 @pytest.mark.parametrize("codec", Codec)
 def test_options_ask_for_closed_gops(codec: Codec) -> None:
     plan = plan_output(JobSpec(source="s", codec=codec), _source(640, 480))
-    assert "open-gop=0" in " ".join(encoder_options(plan).values())
+    closed = "irefresh-type=2" if codec is Codec.AV1 else "open-gop=0"
+    assert closed in " ".join(encoder_options(plan).values())
+
+
+def test_av1_has_a_quality_and_a_preset_for_each_of_x264s_and_none_worse_is_better() -> None:
+    found = [av1_quality(crf) for crf in range(52)]
+    assert found == sorted(found)
+    assert (found[0], found[23], found[-1]) == (1, 34, 63)
+    presets = [
+        int(encoder_options(output(codec=Codec.AV1).model_copy(update={"preset": each}))["preset"])
+        for each in PRESETS
+    ]
+    assert presets == sorted(presets, reverse=True)
+    assert (presets[0], presets[2], presets[-1]) == (9, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("fps", "told"), [((25, 1), 1000), ((240, 1), 1000), ((480, 1), 500), ((100_000, 1), 2)]
+)
+def test_a_bit_rate_of_av1_counts_for_frames_that_are_more_than_it_can_be_told(
+    fps: tuple[int, int], told: int
+) -> None:
+    plan = output(codec=Codec.AV1).model_copy(update={"frame_rate": fps})
+    params = encoder_options(plan, rate_control(1000, 1.0, 0, 0))["svtav1-params"]
+    assert f":tbr={told}:" in params
+
+
+@pytest.mark.parametrize(
+    ("chosen", "word"), [({"container": "mov"}, "mov"), ({"bitrate_kbps": 100_001}, "100000")]
+)
+def test_what_av1_does_not_go_with_is_refused_before_anything_is_done(
+    chosen: dict[str, object], word: str
+) -> None:
+    for given in ({"codec": "av1"}, chosen):
+        read_spec({"source": "s", **given})
+    wrong = {"source": "s", "codec": "av1", **chosen}
+    for refuse in (
+        lambda: read_spec(wrong),
+        lambda: plan_output(JobSpec.model_validate(wrong), _source(640, 480)),
+    ):
+        with pytest.raises(PermanentError, match=word) as caught:
+            refuse()
+        assert caught.value.code is ErrorCode.BAD_OPTION

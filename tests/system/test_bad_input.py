@@ -238,7 +238,8 @@ def test_a_full_disk_under_the_state_folder_ends_the_run_with_a_sentence(
     ):
         done = home.run("run", clip, "-o", "x.mp4")
         assert done.code == 1
-        (said,) = sentences(done)
+        warned, said = sentences(done)
+        assert "Only 0 MiB are free" in warned
         assert "is full; free some space" in said
         assert list((disk / "state").glob("store/jobs/*")) == []
         assert list(home.shm.iterdir()) == []

@@ -152,13 +152,15 @@ FIELDS = {
     "JobResult.warnings": "sentences for people",
     "JobSpec.source": "`https://HOST/...` (of an allowed host), `s3://BUCKET/KEY` (of an allowed "
     "bucket) or `upload:ID`",
-    "JobSpec.container": "format of the result",
+    "JobSpec.container": "format of the result; `mov` can't hold AV1",
     "JobSpec.layout": "where the two tiles lie",
     "JobSpec.size": "width and height of the result in px, even, 32 to 8192; null: the source's, "
     "up to 1920x1080",
     "JobSpec.codec": "of the result's picture",
-    "JobSpec.crf": "quality of the picture: lower is better and larger",
-    "JobSpec.preset": "of x264 and x265, `ultrafast` to `slow`: slower is smaller",
+    "JobSpec.crf": "quality of the picture on x264's scale: lower is better and larger; AV1 gets "
+    "what looks alike on its own",
+    "JobSpec.preset": "of x264 and x265, `ultrafast` to `placebo`: slower is smaller; AV1 gets its "
+    "own that takes about as long",
     "JobSpec.detector": "detection model; `dualface models list` shows them",
     "JobSpec.fps_limit": "frames beyond that many a second are dropped; null: none",
     "JobSpec.priority": "higher comes sooner: p weighs p + 1, nobody starves",

@@ -55,14 +55,16 @@ def info_of(note: Note, path: Path) -> ChunkInfo:
 
 
 def described_stream(
-    out: OutputContainer, header: bytes, first: bytes, output: OutputPlan, format_: str
+    out: OutputContainer, first: bytes, bare: str, output: OutputPlan, header: bytes | None = None
 ) -> VideoStream:
-    """A stream in `out` of what was encoded elsewhere, of which FFmpeg learns by reading its first
-    packet as a file of the bare `format_`. `header`: its parameter sets."""
-    with av.open(io.BytesIO(first), format=format_) as seen:
+    """A stream in `out` of what was encoded elsewhere, of which FFmpeg learns by reading its
+    parameter sets and first picture as a file of the `bare` format.
+
+    `header`: the parameter sets, where those that it finds have to look otherwise.
+    """
+    with av.open(io.BytesIO(first), format=bare) as seen:
         stream = out.add_stream_from_template(seen.streams.video[0], opaque=True)
-    # As we have it: what is read out of a stream has other start codes.
-    stream.codec_context.extradata = header
-    stream.codec_context.sample_aspect_ratio = Fraction(1)
+    if header is not None:
+        stream.codec_context.extradata = header
     stream.time_base = Fraction(*output.time_base)
     return stream

@@ -88,7 +88,8 @@ class NvencEncoder:
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
             header, made = self._encoded(frames, output, rate)
             first = header + made[0][1].data
-            stream = described_stream(out, header, first, output, output.codec.value)
+            # The header as we have it: what is read out of a stream has other start codes.
+            stream = described_stream(out, first, output.codec.value, output, header)
             return stream, [_packet(pts, coded, tick) for pts, coded in made]
 
         return info_of(write_chunk(path, tick, make), path)

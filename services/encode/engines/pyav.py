@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import av
 from av.bitstream import BitStreamFilterContext
-from av.codec.context import CodecContext, Flags, ThreadType
+from av.codec.context import CodecContext, ThreadType
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -158,14 +158,14 @@ def _encoded_apart(
     """The same by an encoder that is no stream's.
 
     A container and its streams refer to each other, so an encoder in there goes when the garbage is
-    collected next. SVT-AV1 has 16 threads and 200 MB at 1080p, this one only until it is done.
+    collected next. SVT-AV1 has 16 threads and 200 MB at 1080p, this one only until it is done. The
+    sequence header is that of the key frame: before encoding the encoder does not know it, and the
+    one it gives then is another.
     """
     context = cast(VideoCodecContext, CodecContext.create(cast(_Encoder, recipe.encoder), "w"))
     context.framerate = recipe.frame_rate
-    context.flags |= Flags.global_header
     packets = encoded(context)
-    header = bytes(context.extradata or b"")
-    return described_stream(out, header, bytes(packets[0]), output, "obu"), packets
+    return described_stream(out, bytes(packets[0]), "obu", output), packets
 
 
 def _set_up(context: VideoCodecContext, output: OutputPlan, recipe: Recipe) -> None:

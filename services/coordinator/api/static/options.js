@@ -9,6 +9,7 @@ const WORDS = {
   stacked: "Stacked",
   h264: "H.264",
   hevc: "HEVC",
+  av1: "AV1",
   mp4: "MP4",
   mov: "MOV",
 };
@@ -157,6 +158,10 @@ export class Options {
     f.crf.disabled = byRate;
     f.bitrate.disabled = !byRate;
     f.bitrate.required = byRate;
+    for (const each of f.container.options) {
+      each.disabled = f.codec.value === "av1" && each.value === "mov"; // which can't hold it
+      if (each.disabled && each.selected) f.container.value = "mp4";
+    }
     say(this.summary, joined(inWords(this.#values())));
   }
 }

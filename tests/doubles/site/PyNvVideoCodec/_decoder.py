@@ -1,6 +1,6 @@
 """The decoder: FFmpeg's, one thread, into memory of the device."""
 
-# ruff: noqa: N801, N802, N803, ARG001
+# ruff: noqa: N801, N802, N803, N816
 
 from __future__ import annotations
 
@@ -269,8 +269,9 @@ class PyNvDecoder:
             self._is_open = True
             self._size, self._depth = size, depth
             self._coded = self._surface = coded
-            self._most = _aligned(max(self._most[0], coded[0])), _aligned(
-                max(self._most[1], coded[1])
+            self._most = (
+                _aligned(max(self._most[0], coded[0])),
+                _aligned(max(self._most[1], coded[1])),
             )
             return
         if depth != self._depth:
