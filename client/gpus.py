@@ -23,7 +23,7 @@ def places(settings: Settings, hardware: Hardware) -> list[Settings]:
         raise PermanentError(
             ErrorCode.BAD_OPTION,
             "DUALFACE_GPU_DEVICES names GPUs, but the packages for them are not installed: "
-            "pip install 'dualface[gpu]'.",
+            "make setup GPU=1.",
         )
     return [of_gpu(settings, hardware, number, chosen) for number in range(len(chosen))] or [
         settings

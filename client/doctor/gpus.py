@@ -20,8 +20,8 @@ NVML_LIMIT_S = 20.0
 """Without persistence mode the first question loads the driver: seconds per GPU."""
 
 INSTALL = (
-    "for GPUs: NVIDIA's driver from 580 on, and pip install 'dualface[gpu]'. Without one the CPU "
-    "does all the work"
+    "for GPUs: NVIDIA's driver from 580 on, and `make setup GPU=1`. Without one the CPU does all "
+    "the work"
 )
 DRIVER_FIX = (
     "see what `nvidia-smi` says; after an update of the driver restart the machine; in a "

@@ -46,8 +46,8 @@ def _gpu(settings: Settings, driver: str) -> list[str]:
         return []
     if find_spec("pynvml") is None:
         return [
-            "There is an NVIDIA driver, but the packages for GPUs are not installed (pip install "
-            "'dualface[gpu]'), so the CPU does all the work."
+            "There is an NVIDIA driver, but the packages for GPUs are not installed (`make setup "
+            "GPU=1`), so the CPU does all the work."
         ]
     old = unmet(DRIVER[:1], version_of(driver))
     return [
