@@ -99,7 +99,7 @@ gpu-setup:
 
 gpu-check: gpu-setup  ## On a machine with an NVIDIA GPU: what only a GPU can show
 	@mkdir -p out
-	@bash -o pipefail -c 'REQUIRE_GPU=1 $(or $(GPU_PYTHON),.venv-gpu/bin/python) -m pytest -m gpu \
+	@bash -o pipefail -c 'REQUIRE_GPU=1 $(or $(GPU_PYTHON),.venv-gpu/bin/python) -m pytest -m gpu --timeout 600 \
 	  -p no:cacheprovider $(ARGS) 2>&1 | tee out/gpu-check-$(NOW).txt'
 
 gpu-bench: gpu-setup  ## And how fast it is there: files in out/

@@ -31,7 +31,9 @@ BitrateOption = Annotated[
     int | None,
     typer.Option(min=50, max=800_000, help="kbit/s of the picture, constant, instead of crf."),
 ]
-PresetOption = Annotated[str, typer.Option(help="x264's name, ultrafast to placebo: slower is smaller.")]
+PresetOption = Annotated[
+    str, typer.Option(help="x264's name, ultrafast to placebo: slower is smaller.")
+]
 DetectorOption = Annotated[
     str, typer.Option(help="Face detection model; `dualface models list` shows them.")
 ]

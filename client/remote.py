@@ -27,6 +27,7 @@ from client.run import InterruptedRunError
 from client.showing import Bars, Out, job_rows, job_table, plain, print_rows, table
 from client.stopping import stoppable
 from shared.errors import DualfaceError, ErrorCode, PermanentError
+from shared.jobs import read_spec
 from shared.rest import GpuOut
 
 OK, FAILED, REFUSED, UNREACHABLE, CANCELLED = 0, 1, 2, 3, 4
@@ -433,6 +434,7 @@ def _order(video: str, wanted: Submission, taken: set[Path]) -> _Order:
             check_writable(target, None if reference else Path(video))
     if reference and name:
         options["name"] = name
+    read_spec({"source": "-", **options})  # before hours of sending a video that is then refused
     return _Order(video if reference else Path(video), name or video, target, options)
 
 

@@ -20,8 +20,10 @@ from shared.cuda.device import Device
 from shared.errors import EngineError, ErrorCode, OutOfMemoryError, PermanentError
 from shared.media.layout import Plane
 
-ALIGN = 1 << 16
-"""Of slots, bytes: more than any copy engine, texture or codec asks for."""
+ALIGN = 2 * MIB
+"""Of slots, bytes. The driver deals out memory in blocks of 2 MiB and exports whole blocks: a slab
+that ends within one would show others what lies behind it (CUDA C++ Programming Guide,
+Interprocess Communication)."""
 
 SMALLEST_SLOT_BYTES = 8 * MIB
 """Two frames of 1080p: with less, a batch is no batch."""

@@ -63,6 +63,7 @@ def test_the_same_idempotency_key_is_the_same_job_also_at_the_same_moment(api: S
         ({"source": "jobs/somebody/source.mp4"}, 422, "bad_option", "source"),
         ({"source": "upload:" + "0" * 32}, 404, "not_found", "upload"),
         (SPEC | {"crf": 99}, 422, "bad_option", "crf"),
+        (SPEC | {"codec": "av1", "container": "mov"}, 422, "bad_option", "AV1"),
         (SPEC | {"colour": "red"}, 422, "bad_option", "colour"),
         ({}, 422, "bad_option", "source"),
     ],

@@ -182,6 +182,7 @@ REFUSED = (
     (("submit", "talk.mp4", "-o", "none/x.mp4"), "can't be written"),
     (("submit", "https://elsewhere.example.com/a.mp4"), "elsewhere.example.com"),
     (("submit", "talk.mp4", "--size", "big"), "WIDTHxHEIGHT"),
+    (("submit", "talk.mp4", "-o", "x.mov", "--codec", "av1"), "can't hold AV1"),
     (("get", "nothing"), "no such job"),
     (("cancel", "nothing"), "no such job"),
     (("download", "live"), "no result"),

@@ -519,6 +519,25 @@ def test_where_kernels_can_not_be_compiled_the_engine_says_what_helps(
     assert not caught.value.able
 
 
+def test_without_cudas_headers_the_engine_says_what_helps(
+    doubles: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The wheel of CuPy has none; NVRTC's words."""
+    import cupy
+
+    said = 'x.cu(12): catastrophic error: could not open source file "cuda_fp16.h"'
+
+    def refused(**_: object) -> None:
+        raise cupy.cuda.compiler.CompileException(said)
+
+    device = Device()
+    monkeypatch.setattr(cupy, "RawModule", refused)
+    (tmp_path / "shift.cu").write_text(SOURCE)
+    with pytest.raises(EngineError, match="needs CUDA's headers; install") as caught:
+        device.kernel(tmp_path / "shift.cu", "shift")
+    assert not caught.value.able
+
+
 @pytest.mark.parametrize("code", sorted({*STICKY, 2, 1, 701}))
 def test_cudas_errors_are_told_apart_by_their_numbers(code: int) -> None:
     class CudaError(RuntimeError):

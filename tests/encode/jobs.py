@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.arena.posix import PosixArenaOwner
 from shared.arena.registry import ArenaRegistry
-from shared.jobs import JobSpec, OutputPlan, Segment, SourceInfo
+from shared.jobs import Codec, JobSpec, OutputPlan, Segment, SourceInfo
 from shared.ledger import Losses
 from shared.media.layout import FrameLayout, Plane
 from shared.messages import BatchMessage, MuxMessage
@@ -35,7 +35,8 @@ class Bench:
 
     def begin(self, job: str = "j", facts: SourceInfo | None = None, **spec: object) -> OutputPlan:
         """A job that was split into one segment, which a decoder has."""
-        ledger, plan = self.runtime.ledger, output()
+        ledger = self.runtime.ledger
+        plan = output(codec=Codec(spec.get("codec", Codec.H264)))
         key = source_key(job, ".mp4")
         asked = JobSpec.model_validate({"source": key, "crf": plan.crf, **spec})
         ledger.submit(job, asked)

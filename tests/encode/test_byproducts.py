@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import numpy as np
 import pytest
 
 from services.encode import byproducts
@@ -16,7 +18,7 @@ from services.encode.byproducts import JobReport
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.stage import encode_batch, mux_job, replace_batch
 from shared.errors import ErrorCode
-from shared.jobs import JobState
+from shared.jobs import Codec, JobState
 from shared.ledger import JobView
 from shared.messages import ReplaceMessage
 from shared.names import report_key, result_key, thumbnail_folder, tracks_key
@@ -24,6 +26,8 @@ from shared.redisdb import Connection
 from shared.runtime import Runtime
 from shared.tracks import TrackLine
 from tests.encode.jobs import TICKS, Bench, bench, plan_of
+from tests.encode.pictures import LAYOUT
+from tests.videos import frame_number
 
 CHAIN = [PyAvEncoder()]
 
@@ -125,6 +129,19 @@ def test_the_report_says_what_was_made_and_how(made: Bench, tmp_path: Path) -> N
 def test_a_report_does_not_tell_the_address_of_its_source(made: Bench, tmp_path: Path) -> None:
     whole_job(made, tmp_path, source="https://host/source.mp4?signature=secret")
     assert b"secret" not in read(made.runtime, report_key("j"))
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_frames_that_were_given_up_show_the_one_before(
+    made: Bench, tmp_path: Path, codec: Codec
+) -> None:
+    whole_job(made, tmp_path, codec=codec)
+    with made.runtime.store.local(result_key("j", "mp4")) as path, av.open(path) as result:
+        shown = [
+            frame_number(np.asarray(frame.to_ndarray()[: LAYOUT.height], np.uint8))
+            for frame in result.decode(video=0)
+        ]
+    assert shown == [0, 1, 2, 3, 4, 4, 4, 4, 200, 201, 202, 203]
 
 
 def test_chunks_have_a_thumbnail_while_the_job_runs_also_replaced_ones(made: Bench) -> None:

@@ -129,8 +129,8 @@ def test_a_bit_rate_of_av1_counts_for_frames_that_are_more_than_it_can_be_told(
 def test_what_av1_does_not_go_with_is_refused_before_anything_is_done(
     chosen: dict[str, object], word: str
 ) -> None:
-    for given in ({"codec": "av1"}, chosen):
-        read_spec({"source": "s", **given})
+    for allowed in ({"codec": "av1"}, chosen):
+        read_spec({"source": "s", **allowed})
     wrong = {"source": "s", "codec": "av1", **chosen}
     for refuse in (
         lambda: read_spec(wrong),

@@ -1,4 +1,4 @@
-"""Chunks of libx264 and libx265."""
+"""Chunks of libx264, libx265 and libsvtav1."""
 
 from __future__ import annotations
 
@@ -112,8 +112,11 @@ def test_planes_that_are_not_aligned_or_read_only_encode_the_same(tmp_path: Path
     assert len(set(written)) == 1
 
 
-def test_memory_may_be_reused_as_soon_as_the_next_frame_is_asked_for(tmp_path: Path) -> None:
-    plan = output((1, 25))
+@pytest.mark.parametrize("codec", Codec)
+def test_memory_may_be_reused_as_soon_as_the_next_frame_is_asked_for(
+    tmp_path: Path, codec: Codec
+) -> None:
+    plan = output((1, 25), codec)
     encode(list(range(12)), plan, tmp_path / "kept.nut", threads=2)
     slot = numbered(12)
     one = np.empty(LAYOUT.frame_bytes, np.uint8)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +39,7 @@ def test_its_threads_are_no_more_urgent_than_others_and_end_with_the_chunk(tmp_p
             yield index, LAYOUT.planes(slot, index)
 
     PyAvEncoder().encode(frames(), LAYOUT, PLAN, tmp_path / "c.nut")
-    own = before[os.getpid()]
+    own = before[threading.get_native_id()]
     assert all(len(now) > len(before) for now in seen)
     assert all(now[task] == own for now in seen for task in now.keys() - before.keys())
     assert all(now[task] == before[task] for now in seen for task in now.keys() & before.keys())
@@ -44,23 +47,40 @@ def test_its_threads_are_no_more_urgent_than_others_and_end_with_the_chunk(tmp_p
     assert threads().keys() <= before.keys()
 
 
-def test_work_that_is_given_up_leaves_no_thread_and_says_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_work_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
     before = threads().keys()
-
-    def frames(number: int) -> Iterator[Frame]:
-        slot = numbered(number + 1)
-        for index in range(number):
-            yield index, LAYOUT.planes(slot, index)
-        raise LookupError(number)
-
     for number in (0, 1, 20):
         with pytest.raises(LookupError):
-            PyAvEncoder().encode(frames(number), LAYOUT, PLAN, tmp_path / "c.nut")
+            PyAvEncoder().encode(given_up_after(number), LAYOUT, PLAN, tmp_path / "c.nut")
         assert threads().keys() <= before
     assert list(tmp_path.iterdir()) == []
-    assert capfd.readouterr() == ("", "")
+
+
+def given_up_after(number: int) -> Iterator[Frame]:
+    slot = numbered(number + 1)
+    for index in range(number):
+        yield index, LAYOUT.planes(slot, index)
+    raise LookupError(number)
+
+
+SAYING = """
+import contextlib, pathlib, sys
+from tests.encode import pictures, test_svt
+path = pathlib.Path(sys.argv[1])
+pictures.encode([0, 1], test_svt.PLAN, path)
+with contextlib.suppress(LookupError):
+    test_svt.PyAvEncoder().encode(
+        test_svt.given_up_after(1), pictures.LAYOUT, test_svt.PLAN, path
+    )
+"""
+
+
+def test_it_says_nothing_on_its_own(tmp_path: Path) -> None:
+    """In a process of its own: what it says is decided once, when somebody first opens it."""
+    environ = {name: value for name, value in os.environ.items() if name != "SVT_LOG"}
+    command = [sys.executable, "-c", SAYING, str(tmp_path / "c.nut")]
+    done = subprocess.run(command, capture_output=True, env=environ, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 def test_neither_threads_nor_vector_code_nor_presets_of_others_change_a_byte(

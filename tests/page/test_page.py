@@ -142,11 +142,15 @@ def test_several_videos_are_sent_one_after_the_other_with_the_chosen_options(
     assert live_jobs(visitor.api) == []
     page.get_by_label("Priority").fill("8")
     page.get_by_label("Marks around faces").select_option("Boxes")
+    page.get_by_label("Container").select_option("mov")
+    page.get_by_label("Codec").select_option("AV1")  # which no .mov can hold
+    expect(page.get_by_label("Container")).to_have_value("mp4")
     choose(page, *paths)
     expect(page.locator(".jobs .name")).to_have_text(["b.mp4", "a.mp4"])
     specs = [visitor.api.service.ledger.spec(job) for job in live_jobs(visitor.api)]
     chosen = {(spec.layout.value, spec.size, spec.priority, spec.annotate) for spec in specs}
     assert chosen == {("stacked", (1080, 1920), 8, True)}
+    assert {(spec.codec.value, spec.container) for spec in specs} == {("av1", "mp4")}
 
 
 def test_dropped_files_are_sent_too(visitor: Visitor) -> None:

@@ -158,11 +158,11 @@ def _encoded_apart(
     """The same by an encoder that is no stream's.
 
     A container and its streams refer to each other, so an encoder in there goes when the garbage is
-    collected next. SVT-AV1 has 16 threads and 200 MB at 1080p, this one only until it is done. The
+    collected next. SVT-AV1 has 16 threads and 250 MB at 1080p, this one only until it is done. The
     sequence header is that of the key frame: before encoding the encoder does not know it, and the
     one it gives then is another.
     """
-    context = cast(VideoCodecContext, CodecContext.create(cast(_Encoder, recipe.encoder), "w"))
+    context = CodecContext.create(cast(_Encoder, recipe.encoder), "w")
     context.framerate = recipe.frame_rate
     packets = encoded(context)
     return described_stream(out, bytes(packets[0]), "obu", output), packets
@@ -202,8 +202,8 @@ def _frame(
 ) -> VideoFrame:
     """The planes as a frame of the format `pixels`, without copying them where they are.
 
-    x264, x265, SVT-AV1 and NVENC copy a frame's pixels before encode() returns, so the arena's memory is not
-    referred to afterwards. None needs aligned rows.
+    x264, x265, SVT-AV1 and NVENC copy a frame's pixels before encode() returns, so the arena's
+    memory is not referred to afterwards. None needs aligned rows.
     """
     # DLPack has no read-only arrays before version 1, which PyAV does not speak: then copy
     lent = tuple(plane if plane.flags.writeable else plane.copy() for plane in planes)

@@ -17,7 +17,6 @@ from cupy.cuda.memory import MemoryPointer, MemoryPool, UnownedMemory
 __all__ = [
     "Device",
     "Event",
-    "ExternalStream",
     "MemoryPointer",
     "MemoryPool",
     "Stream",
@@ -65,12 +64,6 @@ class Stream:
         trace: TracebackType | None,
     ) -> None:
         self._before.pop().use()
-
-
-class ExternalStream(Stream):
-    def __init__(self, ptr: int, device_id: int = -1) -> None:
-        super().__init__(null=True)
-        self.ptr = ptr
 
 
 Stream.null = Stream(null=True)
