@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from struct import pack
@@ -19,6 +21,7 @@ from shared.errors import ErrorCode, PermanentError
 from shared.jobs import Ratio, SourceInfo
 from shared.media.probe import probe
 from shared.settings import SourceLimits
+from tests.conftest import PROJECT
 from tests.encode.pictures import encode_all, output
 from tests.hostile.files import SIZE, Mp4, full, picture, table
 from tests.videos import CLOSED_GOP_X264, VideoSpec, make_video
@@ -298,9 +301,28 @@ def test_memory_that_a_parser_gathers_is_bounded(tmp_path: Path) -> None:
     """A raw stream whose last picture goes on for 300 MiB of nothing."""
     path = make_video(tmp_path / "clip.h264", replace(CLIP, container="h264"))
     os.truncate(path, 300 << 20)
-    (times, _), peak = peak_of(lambda: decoded(path, tmp_path, limit(memory_mib=64)))
-    assert len(times) >= 47
+    # In a process of its own: in one that has freed much, what is taken up again is not counted.
+    done = subprocess.run(
+        [sys.executable, "-c", GATHERED, path, tmp_path],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    frames, peak = map(int, done.stdout.split())
+    assert frames >= 47
     assert peak < 160 << 20
+
+
+GATHERED = """
+import sys
+from pathlib import Path
+from benchmarks.mutations import peak_of
+from tests.hostile.test_limits import decoded, limit
+path, folder = map(Path, sys.argv[1:])
+(times, _), peak = peak_of(lambda: decoded(path, folder, limit(memory_mib=64)))
+print(len(times), peak)
+"""
 
 
 def test_reading_that_finds_nothing_in_time_is_given_up(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.mutations import Clip, Limits, Outcome, mutation, run, small_clips
 from shared.errors import ErrorCode
 
-SEED, COUNT = 7, 60
+SEED, COUNT = 7, 36
 LIMITS = Limits(seconds=90.0, memory_mib=2048)
 
 

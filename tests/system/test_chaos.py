@@ -16,7 +16,7 @@ from tests.system.runs import have_model
 def test_jobs_survive_faults_at_random_and_nothing_is_left() -> None:
     have_model()
     done = subprocess.run(
-        [sys.executable, "-m", "chaos", "--seed", "5", "--minutes", "0.3", "--every", "2"],
+        [sys.executable, "-m", "chaos", "--seed", "5", "--minutes", "0.2", "--every", "2"],
         capture_output=True,
         text=True,
         timeout=380,

@@ -181,14 +181,12 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("jump_s", [3600, -3600])
-def test_a_clock_that_jumps_by_an_hour_changes_nothing(
+def test_a_clock_that_jumps_by_hours_changes_nothing(
     video: Path,
     calm: str,
     clock_shift: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    jump_s: int,
 ) -> None:
     clock = tmp_path / "clock"
     set_clock(clock, 0)
@@ -199,10 +197,11 @@ def test_a_clock_that_jumps_by_an_hour_changes_nothing(
         home_in(tmp_path, drills=SLOW, redis_url=redis) as home,
     ):
         run = home.start("run", video, "-o", "out.mp4")
-        wait_for_chunks(home, run, 3)
-        set_clock(clock, jump_s)
-        seconds, _ = connect(redis).time()
-        assert abs(seconds - time.time() - jump_s) < 60, "the server's clock has jumped, too"
+        for chunks, ahead_s in ((2, 3600), (5, -3600)):
+            wait_for_chunks(home, run, chunks)
+            set_clock(clock, ahead_s)
+            seconds, _ = connect(redis).time()
+            assert abs(seconds - time.time() - ahead_s) < 60, "the server's clock has jumped, too"
         done = run.wait()
         assert done.code == 0, done.said
         assert picture_hash(home.results / "out.mp4") == calm
