@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from shared.errors import ErrorCode, PermanentError
 from shared.gpu import Hardware, devices
 from shared.settings import Settings
+from shared.settings.places import DETECTED
 
 DEFAULT_ARENA = "cpu0"
 
@@ -19,15 +20,30 @@ def places(settings: Settings, hardware: Hardware) -> list[Settings]:
     chosen = devices(settings, hardware)
     if chosen and find_spec("cupy") is None:
         if settings.gpu_devices == "auto":
-            return [settings]  # the quick checks say so
+            return [unprobed(settings)]  # the quick checks say so
         raise PermanentError(
             ErrorCode.BAD_OPTION,
             "DUALFACE_GPU_DEVICES names GPUs, but the packages for them are not installed: "
             "make setup GPU=1.",
         )
-    return [of_gpu(settings, hardware, number, chosen) for number in range(len(chosen))] or [
-        settings
-    ]
+    if not chosen:
+        return [unprobed(settings)]
+    return [of_gpu(settings, hardware, number, chosen) for number in range(len(chosen))]
+
+
+def unprobed(settings: Settings) -> Settings:
+    """The settings without what was probed: that suits GPUs which are not used."""
+    if not (settings.config_dir / DETECTED).is_file():
+        return settings
+    from shared.settings.origins import look as origins  # where there is such a file only
+
+    defaults = {
+        known.setting.field: known.setting.default
+        for known in origins().values()
+        if known.origin.kind == "detected"
+        and getattr(settings, known.setting.field, None) == known.origin.value
+    }
+    return settings.model_copy(update=defaults)
 
 
 def look(settings: Settings) -> Hardware:

@@ -224,6 +224,7 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         settings = suited(settings, hardware)
         arenas = places(settings, hardware)
         if not arenas[0].gpu_device:
+            settings = arenas[0]
             check_space(settings.shm_dir, budget_bytes(settings))
         clear_scratch(settings)
         _clear_metrics(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from client.gpus import look, places, suited
 from shared.errors import ErrorCode, PermanentError
 from shared.gpu import Gpu, Hardware
 from shared.settings import Settings
+from shared.settings.hardware import GpuFacts, derive
+from shared.settings.probing import host_facts, write_detected
 
 PLAIN = Gpu(index=0, uuid="GPU-a", name="NVIDIA L4", compute=(8, 9), nvenc=True)
 NO_NVENC = Gpu(index=1, uuid="GPU-b", name="NVIDIA H100", compute=(9, 0), nvenc=False)
@@ -72,3 +75,21 @@ def test_a_host_without_a_gpu_is_one_arena_in_host_memory() -> None:
     settings = chosen()
     assert places(settings, Hardware(reason="no driver")) == [settings]
     assert suited(settings, Hardware(reason="no driver")) == settings
+
+
+def test_what_was_probed_for_gpus_does_not_count_where_none_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFACE_CONFIG_DIR", str(tmp_path))
+    facts = host_facts(8, "580.95", (GpuFacts("GPU-a", "NVIDIA L4", 23034, (8, 9), 1, 1, None),))
+    values = derive(facts, memory_share=0.875, engine_margin=0.15)
+    write_detected(facts, values, tmp_path)
+    probed = Settings.load()
+    assert probed.max_concurrent_streams > 1
+    assert places(probed, TWO)[0].max_concurrent_streams == probed.max_concurrent_streams
+    (alone,) = places(probed, Hardware(reason="no driver"))
+    assert alone.max_concurrent_streams == 1
+    assert alone.infer_batch == Settings.model_fields["infer_batch"].default
+    monkeypatch.setenv("DUALFACE_MAX_CONCURRENT_STREAMS", "3")
+    (own,) = places(Settings.load(), Hardware(reason="no driver"))
+    assert own.max_concurrent_streams == 3, "what a person set counts"
