@@ -75,7 +75,7 @@ def memory() -> Iterator[Finding]:
     if usable < LEAST_MIB:
         yield problem("memory", text, fix, **facts)
     elif usable < GOOD_MIB:
-        yield warning("memory", f"{text}; 1080p takes 1.6 GiB", fix, **facts)
+        yield warning("memory", f"{text}; 1080p takes 1.7 GiB", fix, **facts)
     else:
         yield ok("memory", text, **facts)
 

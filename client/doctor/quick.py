@@ -17,7 +17,7 @@ DRIVER_FILE = Path("/proc/driver/nvidia/version")
 MEMORY_FILE = Path("/proc/meminfo")
 DISK_LEAST_MIB = 1024
 MEMORY_LEAST_MIB = 1024
-"""README.md: 1.6 GiB for 1080p, of which a part is shared."""
+"""README.md: 1.7 GiB for 1080p, of which a part is shared."""
 
 
 def quick_checks(settings: Settings) -> list[str]:
