@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from services.decode.packets import PacketFile, PacketFlag
@@ -270,6 +270,10 @@ def test_any_timing_and_gop_structure_survives_cutting(
     )
     with tempfile.TemporaryDirectory() as folder:
         path = make_video(Path(folder) / f"clip{suffix}", spec)
+        with av.open(path) as made:
+            shown = sum(1 for packet in made.demux(video=0) if packet.size)
+        # FFmpeg's muxer of mp4 now and then writes an edit list that ends before the last frame.
+        assume(shown == len(times))
         got = in_pieces(path, Path(folder), target_s)
         assert got.numbers == list(range(len(times)))
         assert got.shown == as_a_whole(path)
