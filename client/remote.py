@@ -199,8 +199,10 @@ def system_command(*, as_json: bool) -> int:
         engines = [
             (stage, ", ".join(f"{plain(name)} ({jobs})" for name, jobs in sorted(each.items())))
             for stage, each in found.engines.items()
+            if each
         ]
-        print_rows(out, "engines of running jobs", engines)
+        if engines:
+            print_rows(out, "engines of running jobs", engines)
         print_rows(out, "workers", [(each.stage, plain(each.id)) for each in found.workers])
         rows = [(f"{e.used}/{e.capacity}", str(e.waiting), e.thing) for e in found.limits]
         table(out, ("in use", "waiting", "limit"), rows)
