@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+from shared.cuda.memory import Memory
 from shared.errors import DeviceLostError, DualfaceError, EngineBusyError, EngineError
 from shared.errors import OutOfMemoryError as DeviceFullError
 from shared.giving_up import engine_of
@@ -30,6 +31,21 @@ def from_due(chain: Sequence[E], tries: int, attempts: int) -> tuple[Sequence[E]
     these are not all, "" if they are."""
     start = chain.index(engine_of(chain, tries, attempts))
     return chain[start:], "earlier_tries" if start else ""
+
+
+class Chains(Generic[E]):
+    """The engines of one process, best first, for each kind of memory that frames may lie in; kept,
+    and with them what they keep open between two pieces of work."""
+
+    def __init__(self, make: Callable[[Runtime, Memory], Sequence[E]]) -> None:
+        self._make = make
+        self._made: dict[Memory, Sequence[E]] = {}
+
+    def of(self, runtime: Runtime, memory: Memory) -> Sequence[E]:
+        """Those for frames in `memory`, made when they are first asked for."""
+        if memory not in self._made:
+            self._made[memory] = self._make(runtime, memory)
+        return self._made[memory]
 
 
 @dataclass(frozen=True)

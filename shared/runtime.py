@@ -74,7 +74,6 @@ class Runtime:
     def hand_on(self, message: BatchMessage, stage: str) -> bool:
         """Write down that the batch goes to `stage` of its arena, then send it. False: not needed
         any more, the slot is the caller's to give back."""
-        self.settle(message.slot)
         if self.ledger.send(message, stage) != "go":
             return False
         self.meter.batch_done(STAGE_BEFORE[stage], len(message.pts))
@@ -85,12 +84,6 @@ class Runtime:
         """Where the frames of a slot lie, or lay."""
         arena = self.arenas.of(ref)
         return "host" if arena is None else arena.descriptor.memory
-
-    def settle(self, ref: SlotRef) -> None:
-        """Block until what this process did with a slot is done, and can be read by others."""
-        arena = self.arenas.of(ref)
-        if arena is not None:
-            arena.settle()
 
     def serve(self, job: str, stage: str, engine: str, instead: str = "") -> None:
         """Write down which engine takes up work of `stage`, for the job's report and the figures.

@@ -56,7 +56,7 @@ def _outcome(found: dict[str, list[float]], size: int) -> Outcome:
     mb = size / 1e6
     figures = [
         figure("opening the arena", "us", us["open"], "once per process"),
-        figure("hand-over without message", "us", us["hand"], "claim, settle, release"),
+        figure("hand-over without message", "us", us["hand"], "claim, release"),
         figure(
             "hand-over with message",
             "us",
@@ -153,8 +153,7 @@ def _handed(arena: CudaArena, pool: Pool, message: BatchMessage) -> BatchMessage
     claim = arena.claim(pool, 0)
     if claim is None:
         raise RuntimeError("somebody else writes there")
-    with claim:
-        arena.settle()
+    claim.release()
     return message
 
 

@@ -11,8 +11,7 @@ from services.compose.identities import place_changes
 from services.compose.marks import marks_of
 from services.compose.persons import PersonSettings
 from services.compose.plan import ComposeSettings, ComposeState, plan_batch
-from shared.cuda.memory import Memory
-from shared.engines import Work, first_able, from_due
+from shared.engines import Chains, Work, first_able, from_due
 from shared.errors import DeferredError, ErrorCode, TemporaryError
 from shared.faces import BatchFaces
 from shared.ledger import Facts
@@ -27,7 +26,7 @@ class ComposeStage:
     """Keeps the renderers of this process, best first, and their scratch memory."""
 
     def __init__(self) -> None:
-        self._chains: dict[Memory, Sequence[Renderer]] = {}
+        self._chains = Chains(renderers)
 
     def warm_up(self, _: Runtime) -> None:
         """Before the first task, in the child."""
@@ -35,10 +34,8 @@ class ComposeStage:
 
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """A batch that comes early is parked; its predecessor sends it on. Idempotent."""
-        memory = runtime.memory_of(message.slot)
-        if memory not in self._chains:
-            self._chains[memory] = renderers(runtime, memory)
-        compose_batch(runtime, message, self._chains[memory])
+        chain = self._chains.of(runtime, runtime.memory_of(message.slot))
+        compose_batch(runtime, message, chain)
 
 
 def compose_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[Renderer]) -> None:
@@ -76,8 +73,6 @@ def compose_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[Rende
                 lambda each, _: _render(runtime, each, message, facts, plan, decoded, composed),
                 name=lambda each: each.name,
             )
-            # Drawn all the way before the next writer may come.
-            runtime.settle(ref)
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read: not to be trusted.
             runtime.forget(message)

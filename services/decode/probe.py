@@ -172,7 +172,7 @@ class _Bench:
                     decoder = make()
                     stack.callback(_close, decoder)
                     frames = decoder.decode(video.path, video.segment, video.source)
-                    stack.callback(_end, frames)
+                    stack.enter_context(contextlib.closing(frames))
                     next(frames)
                 except DualfaceError as error:
                     refusal = error.message
@@ -198,12 +198,6 @@ class _Bench:
 def _close(decoder: SegmentDecoder) -> None:
     if decoder.session is not None:
         decoder.session.close()
-
-
-def _end(frames: Iterator[object]) -> None:
-    close = getattr(frames, "close", None)
-    if close is not None:
-        close()
 
 
 def _made(folder: Path, encoder: str) -> _Video:

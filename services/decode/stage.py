@@ -15,8 +15,8 @@ from services.decode.missing import missing_batches, shown_times
 from services.decode.plan import batch_frames, batch_length, keeps
 from services.decode.split import split
 from shared.arena.base import Claim
-from shared.cuda.memory import Memory, on_device
-from shared.engines import Check, Work, first_able, from_due
+from shared.cuda.memory import on_device
+from shared.engines import Chains, Check, Work, first_able, from_due
 from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError
 from shared.giving_up import give_up, where
 from shared.jobs import Segment
@@ -72,17 +72,15 @@ class DecodeStage:
     """Keeps the decoders of this process, and with them what they keep open between segments."""
 
     def __init__(self) -> None:
-        self._chains: dict[Memory, Sequence[SegmentDecoder]] = {}
+        self._chains = Chains(decoders)
 
     def run(self, runtime: Runtime, message: SegmentMessage) -> None:
         """See `decode_segment`."""
         decode_segment(runtime, message, lambda: self._chain(runtime))
 
     def _chain(self, runtime: Runtime) -> Sequence[SegmentDecoder]:
-        memory = runtime.arenas.current(runtime.settings.arena).descriptor.memory
-        if memory not in self._chains:
-            self._chains[memory] = decoders(runtime, memory)
-        return self._chains[memory]
+        arena = runtime.arenas.current(runtime.settings.arena)
+        return self._chains.of(runtime, arena.descriptor.memory)
 
 
 def decode_segment(
@@ -274,7 +272,8 @@ class _Batches:
         if batch is None:
             return
         self.count += 1
-        self._let_go(batch)
+        if batch.claim is not None:
+            batch.claim.release()
         if batch.message is None:
             return
         decoded = {"pts": tuple(batch.pts), "decoded_ns": time.monotonic_ns()}
@@ -293,17 +292,10 @@ class _Batches:
         batch, self._open = self._open, None
         if batch is None:
             return
-        self._let_go(batch)
+        if batch.claim is not None:
+            batch.claim.release()
         if batch.message is not None:
             self._runtime.release(batch.message.slot)
-
-    def _let_go(self, batch: _Open) -> None:
-        """The next writer may come once nothing of ours is on its way into the slot any more."""
-        if batch.claim is not None and batch.message is not None:
-            try:
-                self._runtime.settle(batch.message.slot)
-            finally:
-                batch.claim.release()
 
     def _begin(self, pts: int) -> _Open:
         runtime, message = self._runtime, self._message

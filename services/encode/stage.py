@@ -23,8 +23,8 @@ from services.encode.engines.base import ChunkEncoder, ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.mux import mux
 from services.encode.plan import QUALITY, RateControl, missing_notes, rate_control
-from shared.cuda.memory import Memory, on_device
-from shared.engines import Check, Work, first_able, from_due
+from shared.cuda.memory import on_device
+from shared.engines import Chains, Check, Work, first_able, from_due
 from shared.giving_up import where
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, Facts, JobResult
@@ -45,14 +45,12 @@ class EncodeStage:
     """Keeps the encoders of this process, and with them what they keep open between chunks."""
 
     def __init__(self) -> None:
-        self._chains: dict[Memory, Sequence[ChunkEncoder]] = {}
+        self._chains = Chains(encoders)
 
     def run(self, runtime: Runtime, message: BatchMessage) -> None:
         """See `encode_batch`."""
-        memory = runtime.memory_of(message.slot)
-        if memory not in self._chains:
-            self._chains[memory] = encoders(runtime, memory)
-        encode_batch(runtime, message, self._chains[memory])
+        chain = self._chains.of(runtime, runtime.memory_of(message.slot))
+        encode_batch(runtime, message, chain)
 
 
 def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkEncoder]) -> None:
@@ -199,12 +197,11 @@ def _frames(
     runtime: Runtime, message: BatchMessage, slot: Plane, encoder: ChunkEncoder, check: Check
 ) -> Iterator[Frame]:
     """The batch's frames, where the encoder wants them."""
-    copied = encoder.memory == "host" and on_device((slot,))
     for index, pts in enumerate(message.pts):
         runtime.checkpoint(message.job)
         check()
         planes = message.layout.planes(slot, index)
-        yield pts, runtime.device.staging().down(planes) if copied else planes
+        yield pts, on_host(runtime, planes) if encoder.memory == "host" else planes
 
 
 def on_host(runtime: Runtime, planes: Planes) -> Planes:

@@ -82,7 +82,8 @@ class Claim(Protocol):
     """The right, by the kernel, to write into one slot; ends with `release` or with the process."""
 
     def release(self) -> None:
-        """Let the next writer in. May be called twice."""
+        """Let the next writer, and readers, in: blocks until all that this process wrote is there.
+        May be called twice."""
 
     def __enter__(self) -> object: ...
 
@@ -104,9 +105,6 @@ class Arena(Protocol):
     def slot(self, pool: Pool, slot: int) -> Plane:
         """The bytes of a slot: 1-D uint8 view, writable, valid until `close`. Of a CUDA arena it is
         an array in device memory."""
-
-    def settle(self) -> None:
-        """Block until what this process wrote can be read by others: before a slot is handed on."""
 
     @property
     def lives(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import TracebackType
 
 from shared.arena.base import ArenaDescriptor, Pool
 from shared.arena.files import (
@@ -27,6 +28,31 @@ Interprocess Communication)."""
 
 SMALLEST_SLOT_BYTES = 8 * MIB
 """Two frames of 1080p: with less, a batch is no batch."""
+
+
+class CudaClaim:
+    """A claim that ends when the device is through: its work is only queued when a call returns."""
+
+    def __init__(self, claim: SlotClaim, device: Device) -> None:
+        self._claim = claim
+        self._device = device
+
+    def release(self) -> None:
+        try:
+            self._device.finish()
+        finally:
+            self._claim.release()
+
+    def __enter__(self) -> CudaClaim:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
 
 
 class CudaArena:
@@ -57,11 +83,9 @@ class CudaArena:
         start = self._descriptor.offset(pool, slot)
         return self._device.view(self._pointer + start, self._descriptor.slot_bytes)
 
-    def claim(self, pool: Pool, slot: int) -> SlotClaim | None:
-        return claim_slot(self._fd, self._descriptor, pool, slot)
-
-    def settle(self) -> None:
-        self._device.finish()
+    def claim(self, pool: Pool, slot: int) -> CudaClaim | None:
+        claim = claim_slot(self._fd, self._descriptor, pool, slot)
+        return None if claim is None else CudaClaim(claim, self._device)
 
     @property
     def lives(self) -> bool:

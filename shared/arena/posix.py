@@ -56,9 +56,6 @@ class PosixArena:
     def claim(self, pool: Pool, slot: int) -> SlotClaim | None:
         return claim_slot(self._fd, self._descriptor, pool, slot)
 
-    def settle(self) -> None:
-        """See `Arena.settle`: what a process writes, others see."""
-
     @property
     def lives(self) -> bool:
         """See `Arena.lives`: the pages stay as long as anybody maps them."""

@@ -59,7 +59,6 @@ descriptor = ArenaDescriptor.model_validate_json(sys.argv[1])
 arena = MappedArenas(None, Device)._fresh(descriptor)
 with arena.claim(sys.argv[2], int(sys.argv[3])):
     arena.slot(sys.argv[2], int(sys.argv[3]))[...] = int(sys.argv[4])
-    arena.settle()
     print("filled", flush=True)
     sys.stdin.read()
 """
@@ -214,6 +213,28 @@ def test_a_worker_on_another_gpu_is_told_whose_the_arena_is(cuda: Place) -> None
         foreign = descriptor.model_copy(update={"gpu": "GPU-elsewhere"})
         with pytest.raises(EngineError, match="DUALFACE_GPU_DEVICE=GPU-elsewhere"):
             cuda.opened(foreign)
+
+
+def test_the_next_writer_comes_when_the_device_is_through(
+    cuda: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cuda.owner() as (_, descriptor):
+        arena, twin = cuda.opened(descriptor), PosixArena(descriptor)
+        device, others = cuda.open_device(), list[object]()
+        finish = device.finish
+
+        def watched() -> None:
+            others.append(twin.claim("decoded", 0))
+            finish()
+
+        monkeypatch.setattr(device, "finish", watched)
+        claim = arena.claim("decoded", 0)
+        assert claim is not None
+        claim.release()
+        assert others == [None], "nobody else writes while the device is at work"
+        assert twin.claim("decoded", 0)
+        arena.close()
+        twin.close()
 
 
 @pytest.mark.usefixtures("doubles")
