@@ -41,6 +41,13 @@ def main() -> None:
     except DualfaceError as error:
         _say(error.message)
         sys.exit(EXIT_FAILED)
+    except Exception as error:
+        from shared.redisdb import RedisError, explained, may_pass
+
+        if not (isinstance(error, RedisError) and may_pass(error)):
+            raise
+        _say(explained(error).message)
+        sys.exit(EXIT_FAILED)
 
 
 def _say(message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,7 @@ def run_on(
     by_job = {request.job: request for request in requests}
     run = _Run(stack, ledger, store, by_job, began, stopped)
     try:
-        run.begin()
+        run.patiently(run.begin)
         return run.follow(display)
     finally:
         run.clean()
@@ -149,6 +149,26 @@ class _Run:
         self._stopped = stopped
         self._outcomes: dict[str, Outcome] = {}
 
+    def patiently(self, step: Callable[[], None]) -> None:
+        """`step`, which may be repeated, until it gets through. Redis may go away meanwhile: the
+        stack restarts its own; one of others must be back within REDIS_PATIENCE_S."""
+        began = time.monotonic()
+        while True:
+            if self._stopped:
+                raise InterruptedRunError(self._stopped[0])
+            self._stack.watch()
+            try:
+                return step()
+            except (RedisError, TemporaryError) as error:
+                if time.monotonic() - began > REDIS_PATIENCE_S:
+                    if isinstance(error, StoreAwayError):
+                        raise
+                    raise DualfaceError(
+                        ErrorCode.STACK_FAILED,
+                        f"Redis has not answered for {REDIS_PATIENCE_S:.0f} s ({error}).",
+                    ) from error
+            time.sleep(POLL_S)
+
     def begin(self) -> None:
         """Drop what a killed run of other requests left; submit or take up ours."""
         if not self._stack.joined:
@@ -178,25 +198,10 @@ class _Run:
                     self._store.delete(job_folder(job))
 
     def follow(self, display: Display) -> list[Outcome]:
-        """Until every job has ended and every result is in place. Redis may go away meanwhile: the
-        stack restarts its own; one of others must be back within REDIS_PATIENCE_S."""
-        heard = time.monotonic()
+        """Until every job has ended and every result is in place."""
         with display:
             while len(self._outcomes) < len(self._requests):
-                if self._stopped:
-                    raise InterruptedRunError(self._stopped[0])
-                self._stack.watch()
-                try:
-                    self._look(display)
-                    heard = time.monotonic()
-                except (RedisError, TemporaryError) as error:
-                    if time.monotonic() - heard > REDIS_PATIENCE_S:
-                        if isinstance(error, StoreAwayError):
-                            raise
-                        raise DualfaceError(
-                            ErrorCode.STACK_FAILED,
-                            f"Redis has not answered for {REDIS_PATIENCE_S:.0f} s ({error}).",
-                        ) from error
+                self.patiently(lambda: self._look(display))
                 time.sleep(POLL_S)
         return [self._outcomes[job] for job in self._requests]
 

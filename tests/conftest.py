@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from shared.redisdb import Connection, connect
 from tests.doubles.fixtures import device, doubles, environment, vendor  # noqa: F401
 from tests.servers import redis_server
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # some tests ask ONNX Runtime itself
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOOTAGE = PROJECT.parent / "shared" / "footage"

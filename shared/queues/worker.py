@@ -44,7 +44,7 @@ from shared.metrics.catalogue import REDIS_ERRORS, REFUSED, TASK_SECONDS, TASKS_
 from shared.metrics.store import metered
 from shared.processes import die_with_parent
 from shared.queues.app import CeleryOutbox, make_app
-from shared.queues.consuming import LOOK_EVERY_S, look
+from shared.queues.consuming import LOOK_EVERY_S, Lookout
 from shared.queues.dead import DeadLetters
 from shared.redisdb import Connection, RedisError, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 
+START_PATIENCE_S = 60.0
 SETTLE_PATIENCE_S = 60.0
 REFUSED_PAUSE_S = 5.0
 """Until a store that refused is asked again: a person mends that."""
@@ -145,6 +146,9 @@ class StageWorker:
         except PermanentError as error:
             print(error.message, file=sys.stderr)
             return 2
+        # A process that hangs while it starts is ended by its guard, which says where it hangs.
+        # Celery would by default after 4 s: some GPUs take longer to open.
+        self.app.conf.worker_proc_alive_timeout = max(START_PATIENCE_S, 2 * self.settings.stall_s)
         signals.worker_process_init.connect(self._start_child, weak=False)
         signals.worker_process_shutdown.connect(self._stop_child, weak=False)
         signals.worker_shutting_down.connect(self._drain, weak=False)
@@ -166,9 +170,9 @@ class StageWorker:
 
     def _consumer(self) -> type[Consumer]:
         """Celery's consumer, which else drops what it can't decode with a line in the log; and
-        looked at for signs of life where somebody may ask for them."""
-        unreadable, watched = self._unreadable, self._health is not None
-        processes, vitals = self._concurrency, self._vitals
+        looked at for signs of life."""
+        unreadable, url = self._unreadable, self.settings.redis_url
+        lookout = Lookout(self._concurrency, self._vitals, lambda: connect(url))
 
         class CarefulConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
             def on_decode_error(self, message: _Received, exc: Exception) -> None:
@@ -178,8 +182,7 @@ class StageWorker:
             def register_with_event_loop(self, hub: Hub) -> None:
                 """At every start of its loop: Celery drops a lost connection's timers with it."""
                 super().register_with_event_loop(hub)
-                if watched:
-                    hub.call_repeatedly(LOOK_EVERY_S, look, self, processes, vitals)
+                hub.call_repeatedly(LOOK_EVERY_S, lookout.look, self)
 
         return CarefulConsumer
 
@@ -196,7 +199,11 @@ class StageWorker:
         os.nice(self.settings.worker_nice)
         if self._health is not None:
             self._health.let_go()
-        self._child()
+        self._guard.begin()
+        try:
+            self._child()
+        finally:
+            self._guard.end()
 
     def _stop_child(self, **_: object) -> None:
         if self._runtime is not None:

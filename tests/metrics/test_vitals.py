@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from celery.worker import state
@@ -17,7 +19,9 @@ from shared.errors import PermanentError
 from shared.health.port import VARIABLE, http_port
 from shared.health.server import HealthServer
 from shared.health.vitals import RedisSight, Verdict, Vitals
-from shared.queues.consuming import ASKED_AT, look
+from shared.queues import consuming
+from shared.queues.consuming import ASKED_AT, Lookout, look
+from shared.redisdb import Connection, RedisError
 from shared.settings import Settings
 from tests.metrics.conftest import free_port
 
@@ -136,13 +140,18 @@ def test_a_worker_that_asks_its_queues_consumes(alive: subprocess.Popen[bytes]) 
 
 def test_a_worker_that_is_busy_need_not_ask(alive: subprocess.Popen[bytes]) -> None:
     class Request:
-        """As Celery's: only counted."""
+        """As Celery's: it knows who works on it."""
+
+        worker_pid = alive.pid
 
     long_ago, request = time.monotonic() - 60, Request()
     state.active_requests.add(request)
     try:
         assert "fetch" in signs(consumer(long_ago, [alive.pid]), processes=1)
         assert "fetch" not in signs(consumer(long_ago, [alive.pid]), processes=2)
+        alive.kill()
+        alive.wait()
+        assert "fetch" not in signs(consumer(long_ago, [alive.pid]), processes=1)
     finally:
         state.active_requests.discard(request)
 
@@ -165,6 +174,77 @@ def test_kombu_still_says_when_it_asked() -> None:
     unknown = consumer(0, [])
     delattr(unknown.task_consumer.channel, ASKED_AT)
     assert "fetch" in signs(unknown)  # and no worker is ended for that
+
+
+# --- ending oneself -------------------------------------------------------------------------------
+
+
+class Redis:
+    """Answers or does not."""
+
+    def __init__(self) -> None:
+        self.there, self.asked = True, 0
+
+    def ping(self) -> bool:
+        self.asked += 1
+        if not self.there:
+            raise RedisError("away")
+        return True
+
+
+@dataclass
+class Watched:
+    """A worker that asked its queues last when it began, and what its lookout does."""
+
+    clock: Clock = field(default_factory=Clock)
+    redis: Redis = field(default_factory=Redis)
+    ended: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        vitals = Vitals("loop", "fetch", patience_s=60, clock=self.clock)
+        self.lookout = Lookout(
+            0, vitals, cast(Callable[[], Connection], lambda: self.redis), self.clock
+        )
+
+    def after(self, seconds: int, *, asks: bool = False) -> list[int]:
+        """How it ended, if it did, within so many seconds with a look at each."""
+        for _ in range(seconds):
+            self.clock.now += 1
+            self.lookout.look(consumer(time.monotonic() - (0 if asks else 60), []))
+        return self.ended
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Idle but for what it is said to ask."""
+    made = Watched()
+    monkeypatch.setattr(consuming, "is_busy", lambda _: False)
+    monkeypatch.setattr(os, "_exit", made.ended.append)
+    return made
+
+
+def test_a_worker_that_takes_no_more_work_ends_itself(watched: Watched) -> None:
+    assert watched.after(120) == []
+    assert set(watched.after(2)) == {os.EX_UNAVAILABLE}
+
+
+def test_nobody_ends_for_work_that_comes_again(watched: Watched) -> None:
+    watched.after(100)
+    assert watched.after(60, asks=True) == []
+    assert watched.after(119) == []
+
+
+def test_nobody_ends_while_redis_is_away(watched: Watched) -> None:
+    watched.redis.there = False
+    assert watched.after(1000) == []
+    watched.redis.there = True
+    assert watched.after(60) == []  # it has as long again to find it
+    assert watched.after(2) != []
+
+
+def test_redis_is_asked_only_when_there_is_a_suspicion(watched: Watched) -> None:
+    watched.after(100, asks=True)
+    assert watched.redis.asked == 0
 
 
 # --- ports ----------------------------------------------------------------------------------------

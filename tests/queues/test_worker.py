@@ -177,3 +177,17 @@ def test_bytes_that_are_no_message_at_all_become_a_dead_letter(
         send(redis_url, job("next"))
         wait_until(lambda: "end next" in trace(redis), "others are not held up", PATIENCE_S)
         wait_until(lambda: list(DeadLetters(redis).all()), "the letter is there", PATIENCE_S)
+
+
+def test_a_worker_that_forgot_its_queues_ends_and_another_does_the_work(
+    redis: Connection, redis_url: str, tmp_path: Path
+) -> None:
+    """As after some breaks of its connection: it lives, answers pings, and takes no message."""
+    with worker(redis_url, tmp_path, HEALTH_PATIENCE_S="2") as process:
+        send(redis_url, job("first"))
+        wait_until(lambda: "end first" in trace(redis), "it works", PATIENCE_S)
+        make_app(redis_url).control.cancel_consumer(QUEUE)
+        assert process.wait(PATIENCE_S) == os.EX_UNAVAILABLE
+        send(redis_url, job("second"))
+    with worker(redis_url, tmp_path):
+        wait_until(lambda: "end second" in trace(redis), "another works", PATIENCE_S)

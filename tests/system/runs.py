@@ -10,7 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -36,6 +36,8 @@ FAST = {
     "DUALFACE_HEARTBEAT_S": "0.3",
     "DUALFACE_DEAD_AFTER_S": "1.5",
     "DUALFACE_UNCLAIMED_AFTER_S": "2",
+    # Within a test's patience, so that its log says where a process hung.
+    "DUALFACE_STALL_S": "30",
 }
 
 
@@ -60,14 +62,21 @@ class Running:
     process: subprocess.Popen[bytes]
     out: Path
     err: Path
+    home: Home
 
     def said(self) -> str:
         """What it has printed so far."""
         return self.out.read_text(errors="replace") + self.err.read_text(errors="replace")
 
     def wait(self, deadline_s: float = DEADLINE_S) -> Ended:
-        """Until it ends."""
-        code = self.process.wait(timeout=deadline_s)
+        """Until it ends; what the stack was about when it does not."""
+        try:
+            code = self.process.wait(timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(
+                f"runs for more than {deadline_s:.0f} s: {self.said()}\n{self.home.about()}",
+                pytrace=False,
+            )
         return Ended(
             code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace")
         )
@@ -111,7 +120,7 @@ class Home:
         name = self.root / f"said-{uuid.uuid4().hex[:8]}"
         out, err = name.with_suffix(".out"), name.with_suffix(".err")
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            return Running(self._popen(args, stdout, stderr), out, err)
+            return Running(self._popen(args, stdout, stderr), out, err, self)
 
     def _popen(
         self, args: Sequence[str | Path], stdout: IO[bytes], stderr: IO[bytes]
@@ -184,6 +193,24 @@ class Home:
     def wait_until_all_gone(self) -> None:
         """No process lives, so no socket is open either."""
         wait_until(lambda: not self.processes(), "every process of the run is gone", 15.0)
+
+    def stalled(self) -> list[str]:
+        """Logs of processes that ended themselves because they hung; they say where."""
+        logs = self.state.glob("logs/*.log")
+        return [path.name for path in logs if "Timeout (" in path.read_text(errors="replace")]
+
+    def about(self) -> str:
+        """For whoever reads of a failure: the ends of the logs, and what lives."""
+        said = []
+        for path in sorted(self.state.glob("logs/*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-40:]
+            said += [f"--- {path.name}", *lines]
+        said.append("--- alive")
+        for process in self.processes():
+            with suppress(psutil.Error):
+                log = _output_of(process).rpartition("/")[2]
+                said.append(f"{process.pid} of {process.ppid()}: {process.status()}, {log}")
+        return "\n".join(said)
 
     def close(self) -> None:
         """Whatever a failed test left running ends here."""

@@ -229,11 +229,12 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.mark.parametrize("size", ["12k", "64k"], ids=["before the job", "within the job"])
 def test_a_full_disk_under_the_state_folder_ends_the_run_with_a_sentence(
-    tmp_path: Path, clip: Path
+    tmp_path: Path, clip: Path, size: str
 ) -> None:
     with (
-        small_disk(tmp_path / "disk", "64k") as disk,
+        small_disk(tmp_path / "disk", size) as disk,
         home_in(tmp_path, state_dir=str(disk / "state")) as home,
     ):
         done = home.run("run", clip, "-o", "x.mp4")
