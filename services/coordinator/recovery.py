@@ -121,17 +121,10 @@ class Recovery:
         self._runtime.meter.count(REDONE, kind=kind, reason=reason)
 
     def _replaceable(self, job: str) -> list[ReplaceMessage]:
-        """Batches given up whose chunk can be made now: that of the batch before is there."""
+        """Batches given up whose chunk can be made now: those they stand between are there."""
         ledger = self._runtime.ledger
-        due = []
-        for message in ledger.replaced(job, unmade=True):
-            try:
-                before = ledger.chunk_before(job, message.segment, message.batch) is not None
-            except LookupError:
-                before = True  # the first of the video
-            if before:
-                due.append(message)
-        return due
+        unmade = ledger.replaced(job, unmade=True)
+        return [message for message in unmade if ledger.neighbours(message) is not None]
 
     def _replacer(self, message: ReplaceMessage) -> Callable[[], None]:
         def send() -> None:

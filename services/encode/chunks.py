@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from pydantic import ValidationError
 from services.encode.times import decode_times
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import Model
-from shared.media.layout import FrameLayout, Plane
+from shared.media.layout import FrameLayout, PixelFormat, Plane
 
 NOTE = "dualface"
 FORMAT = "nut"
@@ -162,16 +163,19 @@ def peek_header(path: Path) -> str:
     return found.group(1).decode() if found else ""
 
 
-def last_picture(path: Path, layout: FrameLayout) -> Plane:
-    """The last frame (by time) of a chunk as I420, `layout.frame_bytes` long.
+def picture_of(path: Path, layout: FrameLayout, *, last: bool) -> Plane:
+    """The first or last frame (by time) of a chunk in the format of `layout`, `layout.frame_bytes`
+    long.
 
     Raises TemporaryError as `read_chunk`.
     """
     try:
         with av.open(f"file:{path}", format=FORMAT) as source:
-            latest = max(source.decode(video=0), key=lambda frame: frame.pts or 0)
-            picture = latest.to_ndarray(format="yuv420p")
-    except (OSError, av.FFmpegError, ValueError) as error:
+            frames = source.decode(video=0)  # in the order of time
+            shown = deque(frames, maxlen=1).pop() if last else next(frames)
+            format_ = "nv12" if layout.format is PixelFormat.NV12 else "yuv420p"
+            picture = shown.to_ndarray(format=format_)
+    except (OSError, av.FFmpegError, ValueError, IndexError, StopIteration) as error:
         raise _damaged(0, path, "can't be read") from error
     return np.ascontiguousarray(picture, dtype=np.uint8).reshape(-1)[: layout.frame_bytes]
 

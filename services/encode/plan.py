@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from fractions import Fraction
 from itertools import pairwise
 from math import ceil
 
@@ -105,6 +106,23 @@ THUMBNAILS = 160
 SHORTEST_SPACING_S = 1.0
 SEGMENT_S = 10.0
 """About the length of a segment, or more."""
+
+
+FADE_S = Fraction(1, 4)
+"""How long a picture fades into the next one: long enough to be no cut, too short to be two."""
+
+
+def fade(
+    pts: Sequence[int], before: int, after: int, tick: Fraction, whole: int
+) -> tuple[int, ...]:
+    """How much frames at `pts`, which stand for ones that could not be made, show of the next
+    picture: 0 to `whole`, linear in time over the last FADE_S, or over the gap if it is shorter.
+
+    `before`, `after`: pts of the last frame before them and the first after them.
+    """
+    length = min(FADE_S / tick, Fraction(after - before))
+    shares = (1 - (after - at) / length for at in pts)
+    return tuple(max(0, round(whole * share)) for share in shares)
 
 
 def wants_thumbnail(

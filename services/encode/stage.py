@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +19,18 @@ from services.encode.byproducts import (
     put_tracks,
     remove_byproducts,
 )
-from services.encode.chunks import last_picture
+from services.encode.chunks import picture_of
 from services.encode.engines import encoders
 from services.encode.engines.base import ChunkEncoder, ChunkInfo, Frame
-from services.encode.engines.pyav import PyAvEncoder
+from services.encode.fade import ALL, Still, faded, mixer_of
 from services.encode.mux import mux
-from services.encode.plan import QUALITY, RateControl, missing_notes, rate_control
-from shared.cuda.memory import on_device
+from services.encode.plan import QUALITY, RateControl, fade, missing_notes, rate_control
+from shared.cuda.memory import Memory, on_device
 from shared.engines import Chains, Check, Work, first_able, from_due
 from shared.giving_up import where
-from shared.jobs import JobState
-from shared.ledger import ChunkRecord, Facts, JobResult
-from shared.media.layout import FrameLayout, Plane, Planes
+from shared.jobs import JobState, OutputPlan
+from shared.ledger import ChunkRecord, Facts, JobResult, Neighbours
+from shared.media.layout import FrameLayout, PixelFormat, Plane, Planes
 from shared.messages import BatchMessage, MuxMessage, ReplaceMessage
 from shared.metrics.catalogue import IMPAIRED
 from shared.names import chunk_key, report_key, result_key, source_of, tracks_key
@@ -52,6 +54,11 @@ class EncodeStage:
         chain = self._chains.of(runtime, runtime.memory_of(message.slot))
         encode_batch(runtime, message, chain)
 
+    def replace(self, runtime: Runtime, message: ReplaceMessage) -> None:
+        """See `replace_batch`."""
+        memory: Memory = "device" if runtime.settings.gpu_device else "host"
+        replace_batch(runtime, message, self._chains.of(runtime, memory))
+
 
 def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkEncoder]) -> None:
     """The batch's frames become a chunk in the store, its slot is given back. Idempotent.
@@ -73,7 +80,8 @@ def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkE
     chain, instead = from_due(chain, tries, runtime.settings.attempts)
     with runtime.store.scratch() as folder:
         path = folder / "chunk.nut"
-        info = _encoded(runtime, message, slot, facts, chain, path, instead)
+        order = _Order(message.job, facts, message.layout, chain, instead)
+        info = _chunk(runtime, order, path, lambda *how: _frames(runtime, message, slot, *how))
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read.
             runtime.forget(message)
@@ -91,31 +99,38 @@ def encode_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[ChunkE
     runtime.release(message.slot)
 
 
-def _encoded(
-    runtime: Runtime,
-    message: BatchMessage,
-    slot: Plane,
-    facts: Facts,
-    chain: Sequence[ChunkEncoder],
-    path: Path,
-    instead: str,
-) -> ChunkInfo:
-    """Encode by the first of `chain` that can. `instead`: why it does not begin with the best
-    encoder there is, "" if it does.
+@dataclass(frozen=True)
+class _Order:
+    """What is to be encoded by the first of `chain` that can. `instead`: why that does not begin
+    with the best encoder there is, "" if it does."""
 
-    Raises DeferredError while there is hope for a session of the hardware: the batch is given back.
+    job: str
+    facts: Facts
+    layout: FrameLayout
+    chain: Sequence[ChunkEncoder]
+    instead: str
+
+
+def _chunk(
+    runtime: Runtime,
+    order: _Order,
+    path: Path,
+    frames: Callable[[ChunkEncoder, Check], Iterator[Frame]],
+) -> ChunkInfo:
+    """Encode what `frames` gives for an encoder, anew for each that is tried.
+
+    Raises DeferredError while there is hope for a session of the hardware: the work is given back.
     """
-    job = message.job
+    job, facts = order.job, order.facts
 
     def encode(encoder: ChunkEncoder, check: Check) -> ChunkInfo:
         rate = _rate(runtime, job, facts, encoder.session)
-        frames = _frames(runtime, message, slot, encoder, check)
-        return encoder.encode(frames, message.layout, facts.output, path, rate)
+        return encoder.encode(frames(encoder, check), order.layout, facts.output, path, rate)
 
     return first_able(
         runtime,
-        Work("encode", job, facts.spec.priority, instead),
-        chain,
+        Work("encode", job, facts.spec.priority, order.instead),
+        order.chain,
         encode,
         name=lambda encoder: encoder.name_for(facts.output.codec),
         session=lambda encoder: encoder.session,
@@ -137,37 +152,36 @@ def _rate(runtime: Runtime, job: str, facts: Facts, need: SessionNeed | None = N
     return RateControl.model_validate_json(agreed)
 
 
-def replace_batch(runtime: Runtime, message: ReplaceMessage) -> None:
-    """A chunk of a batch that could not be made: the frame before it, again and again. Idempotent.
+def replace_batch(runtime: Runtime, message: ReplaceMessage, chain: Sequence[ChunkEncoder]) -> None:
+    """A chunk of a batch that could not be made: the frame before it, again and again, which fades
+    into the one after it. Idempotent. `chain`: the encoders of this process, best first.
 
-    Nothing is done while the chunk before it is not there; the coordinator asks again. Before the
-    first frame of a video there is none to show: then it is grey.
+    Nothing is done while the chunks it stands between are not there; the coordinator asks again.
+    At the beginning of a video the next good frame is shown, grey where there is none at all.
     """
     ledger, job = runtime.ledger, message.job
-    facts = ledger.facts(job)
-    layout = FrameLayout(width=facts.output.width, height=facts.output.height)
-    try:
-        before = ledger.chunk_before(job, message.segment, message.batch)
-        if before is None:
-            return
-    except LookupError:
-        before = None
-    if not ledger.take(job, message.item, runtime.worker):
+    around = ledger.neighbours(message)
+    if around is None or not (tries := ledger.take(job, message.item, runtime.worker)):
         return
-    picture = np.full(layout.frame_bytes, GREY, np.uint8)
-    if before is not None:
-        with runtime.store.local(before.key) as path:
-            picture = last_picture(path, layout)
-    planes = layout.planes(picture, 0)
-    frames = ((pts, planes) for pts in message.pts)
+    facts = ledger.facts(job)
+    format_ = PixelFormat.NV12 if runtime.settings.gpu_device else PixelFormat.I420
+    layout = FrameLayout(width=facts.output.width, height=facts.output.height, format=format_)
+    still = _still(runtime, message, around, layout, facts.output)
     key = chunk_key(job, message.segment, message.batch)
+    chain, instead = from_due(chain, tries, runtime.settings.attempts)
+
+    def frames(encoder: ChunkEncoder, check: Check) -> Iterator[Frame]:
+        for frame in faded(mixer_of(encoder.memory, runtime.device), still, layout, message.pts):
+            runtime.checkpoint(job)
+            check()
+            yield frame
+
     with runtime.store.scratch() as folder:
         path = folder / "chunk.nut"
-        info = PyAvEncoder(runtime.settings.encode_threads).encode(
-            frames, layout, facts.output, path, _rate(runtime, job, facts)
-        )
+        info = _chunk(runtime, _Order(job, facts, layout, chain, instead), path, frames)
         put_tracks(runtime, message, facts, None)
-        put_thumbnail(runtime, message, make_thumbnail(message, facts, layout, planes))
+        picture = layout.planes(still.first)
+        put_thumbnail(runtime, message, make_thumbnail(message, facts, layout, picture))
         runtime.store.put(key, path)
     record = ChunkRecord(key=key, pts=message.pts, size_bytes=info.size_bytes, replaced=True)
     if not ledger.chunk_done(message, record):
@@ -178,6 +192,33 @@ def replace_batch(runtime: Runtime, message: ReplaceMessage) -> None:
     ledger.let_go(job, message.item, runtime.worker)
 
 
+def _still(
+    runtime: Runtime,
+    message: ReplaceMessage,
+    around: Neighbours,
+    layout: FrameLayout,
+    output: OutputPlan,
+) -> Still:
+    """What is shown instead of the frames of `message`."""
+
+    def picture(chunk: ChunkRecord, *, last: bool) -> Plane:
+        with runtime.store.local(chunk.key) as path:
+            return picture_of(path, layout, last=last)
+
+    before, after = around.before, around.after
+    if before is not None and after is not None and around.near:
+        tick = Fraction(*output.time_base)
+        weights = fade(message.pts, before.pts[-1], after.pts[0], tick, ALL)
+        return Still(picture(before, last=True), picture(after, last=False), weights)
+    if before is not None:
+        shown = picture(before, last=True)
+    elif after is not None:
+        shown = picture(after, last=False)
+    else:
+        shown = np.full(layout.frame_bytes, GREY, np.uint8)
+    return Still(shown, shown, (0,) * len(message.pts))
+
+
 def _replaced_notes(
     runtime: Runtime, job: str, facts: Facts, chunks: Sequence[ChunkRecord]
 ) -> tuple[str, ...]:
@@ -186,7 +227,7 @@ def _replaced_notes(
     notes = []
     if given_up:
         places = where(given_up, facts.source)
-        notes.append(f"Frames that could not be made show the one before: {places}.")
+        notes.append(f"Frames that could not be made show those around them: {places}.")
     unseen = runtime.ledger.counter(job, "frames_unseen")
     if unseen:
         notes.append(f"In {unseen} frames no faces could be looked for; the views stay there.")

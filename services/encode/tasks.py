@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.encode.stage import EncodeStage, mux_job, replace_batch
+from services.encode.stage import EncodeStage, mux_job
 from services.encode.thumbnails import use_one_thread
 from shared.messages import BatchMessage, MuxMessage, ReplaceMessage
 from shared.processes import keep_freed_memory
@@ -15,8 +15,9 @@ def worker(settings: Settings) -> StageWorker:
     """As many children as encoders at a time."""
     made = StageWorker("encode", settings, concurrency=settings.encode_workers)
     made.warm_up(_warm_up)
-    made.task("encode.batch", BatchMessage, queue_of("encode", settings.arena), EncodeStage().run)
-    made.task("encode.replace", ReplaceMessage, queue_of("encode", settings.arena), replace_batch)
+    stage, queue = EncodeStage(), queue_of("encode", settings.arena)
+    made.task("encode.batch", BatchMessage, queue, stage.run)
+    made.task("encode.replace", ReplaceMessage, queue, stage.replace)
     made.task("encode.mux", MuxMessage, "mux", mux_job)
     return made
 

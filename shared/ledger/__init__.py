@@ -10,6 +10,7 @@ from shared.ledger.records import (
     JobResult,
     JobView,
     Losses,
+    Neighbours,
     Page,
     Turn,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "JobView",
     "Ledger",
     "Losses",
+    "Neighbours",
     "Page",
     "Turn",
 ]

@@ -25,6 +25,7 @@ from shared.ledger.records import (
     JobResult,
     JobView,
     Losses,
+    Neighbours,
     Page,
     Turn,
 )
@@ -383,7 +384,35 @@ class Ledger:
             found = [each for each, chunk in zip(found, chunks, strict=True) if chunk is None]
         return sorted(found, key=lambda message: (message.segment, message.batch))
 
-    def chunk_before(self, job: str, segment: int, batch: int) -> ChunkRecord | None:
+    def neighbours(self, message: ReplaceMessage) -> Neighbours | None:
+        """What a batch that was given up stands between; None while some of it is yet to come.
+
+        Once it is known it stays so: a batch with a chunk is not given up any more.
+        """
+        job = message.job
+        try:
+            before = self._chunk_before(job, message.segment, message.batch)
+            if before is None:
+                return None
+        except LookupError:
+            before = None
+        given_up = {each.name for each in self.replaced(job)}
+        total = int(self._redis.hget(_key(job), "segments_total") or 0)
+        segment, batch, near = message.segment, message.batch + 1, True
+        while segment < total or not total:
+            count = self._redis.hget(f"{_key(job)}:batches", str(segment))
+            if count is not None and batch >= int(count):
+                segment, batch = segment + 1, 0
+            elif (name := f"{segment}:{batch}") in given_up:
+                batch, near = batch + 1, False
+            else:
+                text = self._redis.hget(f"{_key(job)}:chunks", name)
+                if text is None:
+                    return None
+                return Neighbours(before, ChunkRecord.read_kept(str(text)), near)
+        return Neighbours(before, None, False)
+
+    def _chunk_before(self, job: str, segment: int, batch: int) -> ChunkRecord | None:
         """The chunk of the batch before this one, None while there is none.
 
         Raises LookupError for the first batch of the job, before which there can't be one.

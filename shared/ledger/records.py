@@ -117,6 +117,19 @@ class Page(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What a batch that was given up stands between.
+
+    `before`: the chunk just before it, None at the beginning of a video. `after`: the next one with
+    frames of its own, None at the end; `near` when it follows at once.
+    """
+
+    before: ChunkRecord | None
+    after: ChunkRecord | None
+    near: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Answer to "is it this batch's turn to be tracked?".
 

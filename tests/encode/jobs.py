@@ -12,7 +12,7 @@ from shared.arena.registry import ArenaRegistry
 from shared.jobs import Codec, JobSpec, OutputPlan, Segment, SourceInfo
 from shared.ledger import Losses
 from shared.media.layout import FrameLayout, Plane
-from shared.messages import BatchMessage, MuxMessage
+from shared.messages import BatchMessage, MuxMessage, ReplaceMessage
 from shared.names import source_key
 from shared.redisdb import Connection
 from shared.runtime import Runtime, slot_ref
@@ -72,6 +72,14 @@ class Bench:
         plan = plan_of(frames).model_dump_json()
         ledger.planned(message, plan, "{}", 2)
         assert ledger.send(message, "encode") == "go"
+        return message
+
+    def given_up(self, batch: int, frames: int, first: int | None = None) -> ReplaceMessage:
+        """A batch that nobody can make, of frames from number `first` on."""
+        start = 100 * batch if first is None else first
+        pts = tuple(TICKS * at for at in range(start, start + frames))
+        message = ReplaceMessage(job="j", segment=0, batch=batch, pts=pts, why="Broken.")
+        self.runtime.ledger.replace(message)
         return message
 
     def decoded(self, batches: int, job: str = "j") -> None:

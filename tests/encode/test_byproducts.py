@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
-import numpy as np
 import pytest
 
 from services.encode import byproducts
@@ -18,16 +16,13 @@ from services.encode.byproducts import JobReport
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.stage import encode_batch, mux_job, replace_batch
 from shared.errors import ErrorCode
-from shared.jobs import Codec, JobState
+from shared.jobs import JobState
 from shared.ledger import JobView
-from shared.messages import ReplaceMessage
 from shared.names import report_key, result_key, thumbnail_folder, tracks_key
 from shared.redisdb import Connection
 from shared.runtime import Runtime
 from shared.tracks import TrackLine
 from tests.encode.jobs import TICKS, Bench, bench, plan_of
-from tests.encode.pictures import LAYOUT
-from tests.videos import frame_number
 
 CHAIN = [PyAvEncoder()]
 
@@ -57,23 +52,15 @@ def lines(runtime: Runtime) -> list[TrackLine]:
     return [TrackLine.model_validate_json(line) for line in text.splitlines()]
 
 
-def give_up(made: Bench, batch: int, frames: int) -> ReplaceMessage:
-    """A batch that nobody can make."""
-    first = 100 * batch
-    pts = tuple(TICKS * at for at in range(first, first + frames))
-    message = ReplaceMessage(job="j", segment=0, batch=batch, pts=pts, why="Broken.")
-    made.runtime.ledger.replace(message)
-    return message
-
-
 def whole_job(made: Bench, folder: Path, **spec: Any) -> None:
     """Two batches, and one between them that is replaced; then the result."""
     made.begin(**spec)
     made.put_source(folder)
     first = made.composed(0, 5)
     encode_batch(made.runtime, first, CHAIN)
-    replace_batch(made.runtime, give_up(made, 1, 3))
+    given_up = made.given_up(1, 3)
     encode_batch(made.runtime, made.composed(2, 4), CHAIN)
+    replace_batch(made.runtime, given_up, CHAIN)
     made.decoded(3)
     mux_job(made.runtime, made.mux_message())
 
@@ -131,23 +118,11 @@ def test_a_report_does_not_tell_the_address_of_its_source(made: Bench, tmp_path:
     assert b"secret" not in read(made.runtime, report_key("j"))
 
 
-@pytest.mark.parametrize("codec", Codec)
-def test_frames_that_were_given_up_show_the_one_before(
-    made: Bench, tmp_path: Path, codec: Codec
-) -> None:
-    whole_job(made, tmp_path, codec=codec)
-    with made.runtime.store.local(result_key("j", "mp4")) as path, av.open(path) as result:
-        shown = [
-            frame_number(np.asarray(frame.to_ndarray()[: LAYOUT.height], np.uint8))
-            for frame in result.decode(video=0)
-        ]
-    assert shown == [0, 1, 2, 3, 4, 4, 4, 4, 200, 201, 202, 203]
-
-
 def test_chunks_have_a_thumbnail_while_the_job_runs_also_replaced_ones(made: Bench) -> None:
     made.begin()
-    replace_batch(made.runtime, give_up(made, 0, 3))
+    given_up = made.given_up(0, 3)
     encode_batch(made.runtime, made.composed(1), CHAIN)
+    replace_batch(made.runtime, given_up, CHAIN)
     names = sorted(made.runtime.store.keys(thumbnail_folder("j")))
     assert [name[-17:] for name in names] == ["000000-000000.jpg", "000000-000001.jpg"]
     for name in names:

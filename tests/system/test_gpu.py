@@ -3,6 +3,7 @@ arenas over IPC and kernels; only what lies below is a double."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -202,6 +203,24 @@ def test_an_encoder_that_breaks_in_mid_job_costs_speed_and_no_frame(
     assert not fault.exists(), "it struck"
     text = render(home.root / "metrics")[0].decode()
     assert re.search(r'engine_fallbacks_total\{.*pyav-libx264.*stage="encode".*\} 1.0', text)
+
+
+def test_frames_that_no_encoder_survives_are_drawn_on_the_gpu_from_those_around_them(
+    home: Home, video: Path, calm: Calm
+) -> None:
+    fault = {"stage": "encode", "item": "0:1", "kind": "error", "at": 2, "times": 99}
+    there = on(home, "rtx4090")
+    more = {"attempts": "1", "replaced_share": "0.5", "drills": json.dumps([fault])}
+    settings = {f"DUALFACE_{name.upper()}": value for name, value in more.items()}
+    said, result = run(replace(there, settings={**there.settings, **settings}), video)
+    assert "8 from 0.32 s to 0.60 s" in said
+    assert engines(said)["encode"] == "nvenc-h264"
+    shown = frames(result)
+    assert np.array_equal(shown[:8], calm.frames[:8])
+    assert np.array_equal(shown[16:], calm.frames[16:])
+    assert np.abs(shown[8].astype(int) - shown[7]).mean() < 2
+    # The two pictures between which it fades, and nothing else.
+    assert copied(home)["encode", "host_to_device"] == 2 * shown[0].size
 
 
 def test_an_arena_owner_that_dies_takes_its_frames_along_and_they_are_made_again(

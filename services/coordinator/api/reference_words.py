@@ -144,8 +144,8 @@ FIELDS = {
     "JobResult.times_repaired": "frames whose time was missing or wrong",
     "JobResult.frames_dropped": "by `fps_limit`, as asked for",
     "JobResult.frames_concealed": "shown with damage that the decoder covered up",
-    "JobResult.frames_replaced": "that no engine could make, so they show the one before; the "
-    "report says where",
+    "JobResult.frames_replaced": "that no engine could make, so they show the one before and fade "
+    "into the next; the report says where",
     "JobResult.people": "places that somebody was seen in: 0, 1 or 2",
     "JobResult.sounds_copied": "sound tracks that are the source's own packets",
     "JobResult.sounds_encoded": "sound tracks that had to become AAC",
