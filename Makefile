@@ -86,7 +86,7 @@ tools:  ## What some tests drive beside Python packages, installed where that ca
 	echo "Not here:$$missing. Tests that need them are skipped; on Debian: apt-get install$$missing"
 
 test: setup tools  ## The whole test suite
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup  ## Speed against one ffmpeg process, in the same run
 	$(BIN)/python -m benchmarks.two_cores $(if $(INPUT),--input "$(INPUT)") $(ARGS)

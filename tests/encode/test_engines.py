@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from services.encode.chunks import read_chunk
-from services.encode.engines.base import ChunkEncoder, ChunkInfo
+from services.encode.engines.base import ChunkEncoder, ChunkInfo, Frame
 from services.encode.engines.nvenc import NvencEncoder
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.engines.pyav_nvenc import PyAvNvencEncoder
@@ -27,6 +27,7 @@ from shared.errors import (
     EngineError,
     ErrorCode,
     PermanentError,
+    WorkOverError,
 )
 from shared.gpu.matrix import NO_NVENC
 from shared.jobs import Codec, ColorTags, OutputPlan, Ratio, Rect
@@ -186,11 +187,16 @@ def test_a_chunk_decodes_by_itself_to_the_frames_given(
 @each_codec
 @pytest.mark.parametrize("rate", [QUALITY, rate_control(400, 0.2, 0, 3)])
 def test_the_same_frames_give_the_same_bytes_whatever_was_encoded_before(
-    bench: Bench, codec: Codec, rate: RateControl, tmp_path: Path
+    bench: Bench, vendor: str, codec: Codec, rate: RateControl, tmp_path: Path
 ) -> None:
     for name, first, count in (("a", 7, 5), ("b", 900, 9), ("c", 7, 5)):
         times = range(0, count * TICKS, TICKS)
         bench.encode(times, plan(codec), tmp_path / f"{name}.nut", first=first, rate=rate)
+    if vendor == "gpu" and isinstance(bench.encoder, NvencEncoder) and rate == QUALITY:
+        # Its session is kept, and remembers; what is seen is the same.
+        for a, c in zip(*(_pictures(tmp_path / f"{name}.nut") for name in "ac"), strict=True):
+            assert np.abs(a.astype(int) - c).mean() < 2
+        return
     assert (tmp_path / "a.nut").read_bytes() == (tmp_path / "c.nut").read_bytes()
 
 
@@ -259,6 +265,11 @@ def _number(frame: av.VideoFrame) -> int:
     return frame_number(np.asarray(frame.to_ndarray()[: SIZE[1]], np.uint8))
 
 
+def _pictures(path: Path) -> list[np.ndarray]:
+    with av.open(path) as opened:
+        return [frame.to_ndarray() for frame in opened.decode(video=0)]
+
+
 def _chunks(benches: Sequence[Bench], codec: Codec, folder: Path, per_chunk: int = 8) -> list[Path]:
     """One chunk by each, of consecutive frames that show their numbers."""
     paths = []
@@ -321,13 +332,92 @@ def test_without_a_free_session_the_driver_is_busy_before_the_first_frame(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_session_is_enough_and_none_stays_open(
+def test_one_session_is_enough_and_is_given_back_when_asked_for(
     nvenc: Callable[..., Bench], tmp_path: Path
 ) -> None:
     bench = nvenc(NVENC_SESSIONS="1")
     for codec in HARDWARE:
-        for _ in range(2):
-            bench.encode([0, TICKS], plan(codec), tmp_path / "c.nut")
+        for crf in (30, 30, 24):
+            bench.encode([0, TICKS], plan(codec, crf=crf), tmp_path / "c.nut")
+    assert bench.encoder.session is not None
+    bench.encoder.session.close()
+    assert bench.device is not None
+    another = Bench(NvencEncoder(bench.device), bench.device)
+    assert another.encode([0, TICKS], plan(), tmp_path / "d.nut").frames == 2
+
+
+def opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """Sizes of the encoders that are opened from now on."""
+    import PyNvVideoCodec
+
+    create, seen = PyNvVideoCodec.CreateEncoder, list[tuple[object, ...]]()
+
+    def create_and_count(*given: object, **options: object) -> object:
+        seen.append(given[:2])
+        return create(*given, **options)
+
+    monkeypatch.setattr(PyNvVideoCodec, "CreateEncoder", create_and_count)
+    assert isinstance(bench.encoder, NvencEncoder)
+    return seen
+
+
+TRIAL = (256, 144)
+
+
+def test_a_session_serves_all_chunks_of_a_kind_of_constant_quality(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = nvenc()
+    seen = opened(bench, monkeypatch)
+    for number in range(4):
+        bench.encode(range(6), plan(), tmp_path / "c.nut", first=number)
+        with av.open(tmp_path / "c.nut") as chunk:
+            shown = [_number(frame) for frame in chunk.decode(video=0)]
+        assert shown == list(range(number, number + 6))
+    assert seen == [TRIAL, SIZE]
+    bench.encode(range(6), plan(crf=20), tmp_path / "c.nut")
+    assert seen[2:] == [SIZE]
+
+
+def test_a_bit_rate_gets_a_fresh_session_for_each_chunk(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = nvenc(NVENC_SESSIONS="1")
+    seen = opened(bench, monkeypatch)
+    for _ in range(3):
+        bench.encode(range(6), plan(), tmp_path / "c.nut", rate=rate_control(400, 0.2, 0, 3))
+    assert seen == [TRIAL, SIZE, SIZE, SIZE]
+
+
+@pytest.mark.parametrize("how", ["0", "error"])
+def test_where_a_session_does_not_go_on_after_a_flush_each_chunk_gets_its_own(
+    nvenc: Callable[..., Bench], how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = nvenc(NVENC_GOES_ON=how, NVENC_SESSIONS="1")
+    seen = opened(bench, monkeypatch)
+    for number in range(3):
+        info = bench.encode(range(6), plan(), tmp_path / f"{number}.nut")
+        assert info.frames == 6
+    assert seen == [TRIAL, SIZE, SIZE, SIZE]
+    assert len({(tmp_path / f"{number}.nut").read_bytes() for number in range(3)}) == 1
+
+
+def test_a_chunk_that_is_left_in_the_middle_leaves_nothing_for_the_next(
+    nvenc: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = nvenc(NVENC_SESSIONS="1")
+    bench.encode(range(6), plan(), tmp_path / "a.nut")
+    layout, slot = bench.layout, bench.slot(4, 50)
+
+    def left() -> Iterator[Frame]:
+        for index in range(4):
+            yield index, layout.planes(slot, index)
+        raise WorkOverError("j")
+
+    with pytest.raises(WorkOverError):
+        bench.encoder.encode(left(), layout, plan(), tmp_path / "b.nut")
+    bench.encode(range(6), plan(), tmp_path / "c.nut")
+    assert (tmp_path / "a.nut").read_bytes() == (tmp_path / "c.nut").read_bytes()
 
 
 @pytest.mark.parametrize("told", [{"NO_NVENC": "1"}, {}])
@@ -359,11 +449,11 @@ def test_nvenc_leaves_av1_to_others_before_the_first_frame(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("fault", "lost"), [("nvenc=4", False), ("nvenc-lost=4", True)])
+@pytest.mark.parametrize(("fault", "lost"), [("nvenc=14", False), ("nvenc-lost=14", True)])
 def test_an_encoder_that_breaks_says_that_it_was_able_and_leaves_no_session(
     nvenc: Callable[..., Bench], fault: str, lost: bool, tmp_path: Path
 ) -> None:
-    bench = nvenc(FAULTS=fault, NVENC_SESSIONS="1")  # the first frame is the one of the trial
+    bench = nvenc(FAULTS=fault, NVENC_SESSIONS="1")  # ten frames are the trial's
     with pytest.raises(EngineError) as caught:
         bench.encode(range(5), plan(), tmp_path / "c.nut")
     assert caught.value.able
@@ -384,7 +474,7 @@ def test_a_trial_that_fails_decides_for_the_process(
     encoder = NvencEncoder(device)
 
     class Refusing(PyNvVideoCodec.PyNvEncoder):  # type: ignore[misc]
-        def Encode(self, frame: object) -> list[object]:  # noqa: N802, ARG002
+        def Encode(self, frame: object, flags: int = 0) -> list[object]:  # noqa: N802, ARG002
             opened.append(None)
             raise PyNvVideoCodec.PyNvVCExceptionUnsupported("no such thing\nError code : 12")
 

@@ -198,7 +198,7 @@ def test_an_encoder_that_breaks_in_mid_job_costs_speed_and_no_frame(
     home: Home, video: Path, tmp_path: Path
 ) -> None:
     fault = tmp_path / "faults"
-    fault.write_text("nvenc=3")
+    fault.write_text("nvenc=13")  # ten are the trial's
     run(on(home, "rtx4090", DOUBLE_FAULTS_FILE=str(fault)), video)
     assert not fault.exists(), "it struck"
     text = render(home.root / "metrics")[0].decode()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import av
 from av.bitstream import BitStreamFilterContext
+from av.codec.context import CodecContext
 from av.container import OutputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from services.encode.chunks import write_chunk
@@ -20,6 +23,7 @@ from services.encode.engines.common import check_size, described_stream, in_orde
 from services.encode.plan import (
     QUALITY,
     RateControl,
+    RateMode,
     color_filter,
     nvcodec_options,
     nvenc_plan,
@@ -29,6 +33,7 @@ from shared.cuda.device import Device
 from shared.cuda.memory import Memory
 from shared.errors import DeviceLostError, EngineError
 from shared.jobs import Codec, ColorTags, OutputPlan, Rect
+from shared.logs import Log
 from shared.media.layout import FrameLayout, PixelFormat, Planes
 from shared.sessions import SessionKind, SessionNeed
 
@@ -36,18 +41,35 @@ _SETS = {Codec.H264: "7|8", Codec.HEVC: "32-34"}
 """NAL unit types of parameter sets, which go into a chunk's header."""
 _NOT_PICTURES = {Codec.H264: "6-9", Codec.HEVC: "32-35|39|40"}
 """Those, delimiters of access units, and SEI: none of them in packets, as software encoders do."""
-_IDR = 3
-"""NV_ENC_PIC_TYPE_IDR."""
+_IDR, _FORCE_IDR = 3, 2
+"""NV_ENC_PIC_TYPE_IDR; NV_ENC_PIC_FLAG_FORCEIDR."""
 _TRIAL = FrameLayout(width=256, height=144, format=PixelFormat.NV12)
 """Larger than the smallest picture of all generations."""
+_TRIAL_FRAMES = 5
+"""More than the library holds back."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """An encoder of the library. `wanted`: width, height and options that it was opened with;
+    `sets`: its parameter sets, Annex B."""
+
+    encoder: Any
+    wanted: tuple[int, int, dict[str, str]]
+    sets: bytes = b""
 
 
 class NvencEncoder:
-    """A ChunkEncoder. Opens a fresh encoder for each chunk.
+    """A ChunkEncoder. Keeps its session open for the next chunk of the same kind.
 
-    A kept one could not promise the same bytes: PyNvVideoCodec has no call that resets rate
-    control (its Reconfigure leaves `resetEncoder` unset), and H.264 counts its IDR pictures
-    (`idr_pic_id`) across chunks. So nothing stays open between chunks but the right to it.
+    Each chunk begins with an IDR picture that was asked for and ends with a flush, so it refers to
+    no other. Two things are carried over all the same: H.264 counts IDR pictures (`idr_pic_id`),
+    and rate control remembers. The former shows nowhere; for the latter, chunks with a bit rate,
+    whose buffers each begin as planned, get a fresh session. Of constant quality, a chunk that is
+    made again may differ in bits from what a fresh session makes, within the same quality.
+
+    Whether a driver's encoder goes on after a flush is tried with the first small pictures; where
+    it does not, each chunk gets a fresh one.
     """
 
     memory: Memory = "device"
@@ -61,9 +83,17 @@ class NvencEncoder:
         self._errors = nvcodec.errors(self._nvc)
         self._caps: dict[Codec, dict[str, int]] = {}
         self._verdicts: dict[Codec, str] = {}
-        self.session: SessionNeed | None = SessionNeed(
-            SessionKind.NVENC, device.uuid, _nothing_is_kept
-        )
+        self._goes_on: dict[Codec, bool] = {}
+        self._kept: _Open | None = None
+        self.session: SessionNeed | None = SessionNeed(SessionKind.NVENC, device.uuid, self.close)
+
+    def close(self) -> None:
+        """Close the session that is kept, if there is one."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            # Its last reference, also where an exception keeps the frames of a call that failed;
+            # the library has no other way.
+            kept.encoder = None
 
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
@@ -142,7 +172,22 @@ class NvencEncoder:
             time_base=(1, 25),
             frame_rate=(25, 1),
         )
-        self._encoded([(0, _TRIAL.planes(slot))], plan, QUALITY)
+        frames = [(at, _TRIAL.planes(slot)) for at in range(_TRIAL_FRAMES)]
+        self._goes_on[codec] = True
+        try:
+            self._encoded(frames, plan, QUALITY)
+            try:
+                header, made = self._encoded(frames, plan, QUALITY)
+                data = [header + made[0][1].data, *(each.data for _, each in made[1:])]
+                if _decodable(codec, data) != len(frames):
+                    raise EngineError("The chunk after a flush does not decode by itself.", True)
+            except DeviceLostError:
+                raise
+            except EngineError as error:
+                self._goes_on[codec] = False
+                Log().warning("NVENC sessions are not kept", reason=error.message)
+        finally:
+            self.close()
 
     # --- encoding ---------------------------------------------------------------------------------
 
@@ -152,39 +197,61 @@ class NvencEncoder:
         """Parameter sets, and pts and coded picture of each frame, all Annex B."""
         times: list[int] = []
         packets = list[_Coded]()
-        encoder = self._opened(output, rate)
+        opened = self._opened(output, rate)
+        whole = False
         try:
-            with self._told(begun=False):
-                sets = bytes(encoder.GetSequenceParams())
             for pts, planes in in_order(frames):
+                # Asked for also of a fresh one: it costs nothing.
+                asked = () if times else (_FORCE_IDR,)
                 times.append(pts)
                 with self._told(begun=True):
-                    packets += _coded(encoder.Encode(_Picture(planes)))
+                    packets += _coded(opened.encoder.Encode(_Picture(planes), *asked))
             with self._told(begun=True):
-                packets += _coded(encoder.EndEncode())
+                packets += _coded(opened.encoder.EndEncode())
+            if len(packets) != len(times):
+                raise EngineError(
+                    f"NVENC made {len(packets)} packets of {len(times)} frames.", True
+                )
+            if not packets[0].key:
+                raise EngineError("NVENC made a chunk that does not begin with a key frame.", True)
+            whole = True
         finally:
-            # Closes the session, also where an exception keeps this frame.
-            encoder = None
-        if len(packets) != len(times):
-            raise EngineError(f"NVENC made {len(packets)} packets of {len(times)} frames.", True)
+            keeps = rate.mode is RateMode.QUALITY and self._goes_on.get(output.codec, False)
+            if not (whole and keeps):
+                self.close()
         cleaner = BitStreamFilterContext(
             f"filter_units=remove_types={_NOT_PICTURES[output.codec]}", output.codec.value
         )
         pictures = [_Coded(_filtered(cleaner, each.data), each.key) for each in packets]
-        return _header(sets, output), list(zip(times, pictures, strict=True))
+        return _header(opened.sets, output), list(zip(times, pictures, strict=True))
 
-    def _opened(self, output: OutputPlan, rate: RateControl) -> Any:
+    def _opened(self, output: OutputPlan, rate: RateControl) -> _Open:
+        """The session for such a chunk, which is `_kept` from then on."""
         options = nvcodec_options(nvenc_plan(output, rate, self._preset), output)
+        wanted = output.width, output.height, options
+        if self._kept is not None and self._kept.wanted == wanted:
+            return self._kept
+        self.close()  # one session, one encoder
         with self._told(begun=False):
-            return self._nvc.CreateEncoder(
-                output.width,
-                output.height,
-                "NV12",
-                False,
-                gpu_id=0,
-                cudastream=self._device.stream,
-                **options,
+            self._kept = _Open(
+                self._nvc.CreateEncoder(
+                    output.width,
+                    output.height,
+                    "NV12",
+                    False,
+                    gpu_id=0,
+                    cudastream=self._device.stream,
+                    **options,
+                ),
+                wanted,
             )
+        try:
+            with self._told(begun=False):
+                self._kept.sets = bytes(self._kept.encoder.GetSequenceParams())
+        except EngineError:
+            self.close()
+            raise
+        return self._kept
 
     @contextmanager
     def _told(self, *, begun: bool) -> Iterator[None]:
@@ -262,5 +329,12 @@ def _packet(pts: int, coded: _Coded, tick: Fraction) -> Packet[VideoStream]:
     return packet
 
 
-def _nothing_is_kept() -> None:
-    """A session ends with its chunk."""
+def _decodable(codec: Codec, packets: Sequence[bytes]) -> int:
+    """How many pictures a software decoder makes of a chunk alone."""
+    decoder = CodecContext.create(codec.value, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    try:
+        shown = [len(decoder.decode(packet)) for packet in [*map(Packet, packets), None]]
+    except av.FFmpegError:
+        return 0
+    return sum(shown)

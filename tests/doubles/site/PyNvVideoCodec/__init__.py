@@ -10,6 +10,7 @@ Set from outside, beside what `cupy/_driver.py` says:
   DOUBLE_NVENC_SESSIONS   encoders, likewise (8)
   DOUBLE_NVDEC_CODECS     what can be decoded (H264,HEVC,VP9,AV1)
   DOUBLE_NO_NVENC         1: a GPU without an encoder
+  DOUBLE_NVENC_GOES_ON    after a flush: 1 it does, 0 it gives nothing any more, error
   DOUBLE_FAULTS           `nvdec=N`, `nvenc=N`: the N-th frame of the process fails;
                           `nvdec-lost=N`, `nvenc-lost=N`: and takes the context with it
 """

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from cupy._driver import driver, raw
 
 from PyNvVideoCodec._faults import (
+    NVENC_INVALID_CALL,
     NVENC_INVALID_PARAM,
     NVENC_OUT_OF_MEMORY,
     NVENC_UNSUPPORTED_DEVICE,
@@ -50,6 +51,8 @@ OPTIONS = frozenset(
         "multipass",
     ]
 )
+
+FORCE_IDR = 2
 
 sessions = Sessions("nvenc", 8)
 
@@ -99,27 +102,43 @@ class PyNvEncoder:
         self._context = self._opened(headers=True)
         self._held: deque[dict[str, Any]] = deque()
         self._count = 0
+        self._ended = False
 
     def GetSequenceParams(self) -> bytes:
         return bytes(self._opened(headers=False).extradata)
 
     @native
-    def Encode(self, frame: Any) -> list[dict[str, Any]]:
+    def Encode(self, frame: Any, flags: int = 0) -> list[dict[str, Any]]:
         enter("nvEncEncodePicture")
+        if self._ended:
+            self._go_on(flags)
         if code := sessions.frame():
             raise error("nvEncEncodePicture API failed", code)
         picture = self._picture(frame)
         picture.pts, picture.time_base = self._count, self._context.time_base
         self._count += 1
-        self._take(self._context.encode(picture))
+        if not self._ended:
+            self._take(self._context.encode(picture))
         return [self._held.popleft() for _ in range(len(self._held) - DELAY)]
 
     @native
     def EndEncode(self) -> list[dict[str, Any]]:
         enter("nvEncEncodePicture")
-        self._take(self._context.encode(None))
+        if not self._ended:
+            self._take(self._context.encode(None))
         rest, self._held = list(self._held), deque()
+        self._ended = True
         return rest
+
+    def _go_on(self, flags: int) -> None:
+        """After a flush. Parameter sets come with the first picture only, unless asked for."""
+        if not flags & FORCE_IDR:
+            raise NotImplementedError("a picture that refers to those before a flush")
+        how = os.environ.get("DOUBLE_NVENC_GOES_ON", "1")
+        if how == "1":
+            self._context, self._ended = self._opened(headers=False), False
+        elif how == "error":
+            raise error("nvEncEncodePicture API failed", NVENC_INVALID_CALL)
 
     def _opened(self, *, headers: bool) -> Any:
         """`headers`: in the stream, before the first picture."""
