@@ -116,6 +116,8 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.handle.pid, signal.SIGKILL)
+        if self.running:  # it has only just begun, and no session of its own yet
+            self.signal(signal.SIGKILL)
         self.handle.wait(10)
 
     def _last_words(self, useless: bool) -> str:

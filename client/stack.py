@@ -176,9 +176,6 @@ class Stack:
         self.halt()
         others = [child for child in self._workers if not _is_stage(child)]
         stop_all(others, STOP_PATIENCE_S)
-        remove_leftovers(self.settings.shm_dir)
-        clear_scratch(self.settings)
-        _clear_metrics(self.settings)
         self.redis.close()
         if self._server is not None:
             stop_server(self._server)
@@ -216,8 +213,7 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         finally:
             joined.stop()
         return
-    with _only_one(state):
-        remove_leftovers(settings.shm_dir)
+    with _only_one(state), _clean(settings):
         for line in quick_checks(settings):
             print(f"dualface: {line}", file=sys.stderr)
         hardware = look(settings)
@@ -226,8 +222,6 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         if not arenas[0].gpu_device:
             settings = arenas[0]
             check_space(settings.shm_dir, budget_bytes(settings))
-        clear_scratch(settings)
-        _clear_metrics(settings)
         check_store(settings)
         for old in logs.glob("*.log"):
             old.unlink()
@@ -251,6 +245,22 @@ def running_stack(settings: Settings, *, for_others: bool = False) -> Iterator[S
         finally:
             _invitation(state).unlink(missing_ok=True)
             stack.stop()
+
+
+@contextmanager
+def _clean(settings: Settings) -> Iterator[None]:
+    """Without what an earlier stack left, and leaving nothing: however early one is interrupted."""
+
+    def clear() -> None:
+        remove_leftovers(settings.shm_dir)
+        clear_scratch(settings)
+        _clear_metrics(settings)
+
+    clear()
+    try:
+        yield
+    finally:
+        clear()
 
 
 def _clear_metrics(settings: Settings) -> None:

@@ -66,7 +66,7 @@ def _measured(
     for name, detector in detectors:
         figures += _infer(line, name, detector, count, repeats)
     figures.append(_compose(line, repeats, names["compose"]))
-    figures.append(_encode(line, repeats, names["encode"]))
+    figures += _encode(line, repeats, names["encode"])
     return figures, notes
 
 
@@ -108,17 +108,29 @@ def _compose(line: Line, repeats: int, name: str) -> Figure:
     return figure("compose", "ms", one, means, most=TARGETS_MS["compose"])
 
 
-def _encode(line: Line, repeats: int, name: str) -> Figure:
+def _encode(line: Line, repeats: int, name: str) -> list[Figure]:
     line.draw(line.renderers[0], [line.default_views()] * line.batch)
     step = line.source.time_base[1] * line.source.frame_rate[1]
     ticks = max(1, step // (line.source.time_base[0] * line.source.frame_rate[0]))
     pts = [index * ticks for index in range(line.batch)]
     encoder = line.encoders[0]
-    times = _times(lambda: line.pack(encoder, pts, 0), max(2, repeats // 10))
+    repeats = max(2, repeats // 10)
+    times = _times(lambda: line.pack(encoder, pts, 0), repeats)
     copy = " with the copy to the host" if encoder.memory == "host" else ""
     means = f"{name}{copy}: a chunk of {line.batch} frames, per frame"
     values = [each / line.batch for each in times]
-    return figure("encode", "ms", values, means, most=TARGETS_MS["encode"])
+    figures = [figure("encode", "ms", values, means, most=TARGETS_MS["encode"])]
+    if encoder.session is not None:
+        close = encoder.session.close
+
+        def fresh() -> None:
+            close()
+            line.pack(encoder, pts, 0)
+
+        values = [each / line.batch for each in _times(fresh, repeats)]
+        means = f"{name}: the same, with a session opened for each chunk"
+        figures.append(figure("encode, fresh sessions", "ms", values, means))
+    return figures
 
 
 def _times(do: Callable[[], object], repeats: int) -> list[float]:

@@ -36,7 +36,8 @@ class ChunkEncoder(Protocol):
     """Encodes one batch to one file that decodes by itself.
 
     Deterministic: the same frames, output, rate and threads give the same bytes, whatever was
-    encoded before (of hardware: by the same kind of device and driver).
+    encoded before. Of hardware: by the same kind of device and driver, and where a session is kept,
+    of constant quality, the same within that quality.
     """
 
     @property

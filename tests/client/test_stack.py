@@ -1,0 +1,31 @@
+"""The embedded stack, before it is one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from client import stack
+from client.stack import running_stack
+from shared.settings import Settings
+from shared.storage import open_store
+
+
+def test_who_is_interrupted_while_the_store_is_tried_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(settings: Settings) -> None:
+        entered.append(open_store(settings).scratch())
+        entered[0].__enter__()  # and never left: as between its two steps
+        assert any(scratch.iterdir())
+        raise KeyboardInterrupt
+
+    entered: list[AbstractContextManager[Path]] = []
+    scratch = tmp_path / "state" / "store" / ".scratch"
+    monkeypatch.setattr(stack, "check_store", interrupted)
+    settings = Settings(state_dir=tmp_path / "state", shm_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt), running_stack(settings):
+        pass
+    assert not scratch.exists() or not any(scratch.iterdir())
