@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,8 +207,14 @@ def test_an_impossible_surrounding_is_said_in_one_sentence(
 
 def test_two_runs_do_not_share_a_state_folder(home: Home, clip: Path) -> None:
     first = home.start("run", clip, "-o", "first.mp4")
-    wait_until((home.state / "lock").exists, "the first run has begun")
+    wait_until(
+        lambda: (home.state / "logs" / "encode.log").exists() or first.process.poll() is not None,
+        "the first run has begun",
+    )
+    # However slow the second is to start, the first is not through by then.
+    first.process.send_signal(signal.SIGSTOP)
     second = home.run("run", clip, "-o", "second.mp4")
+    first.process.send_signal(signal.SIGCONT)
     assert second.code == REFUSED
     assert "Another dualface uses the state folder" in second.err
     assert first.wait().code == 0
