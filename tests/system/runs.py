@@ -38,6 +38,8 @@ FAST = {
     "DUALFACE_UNCLAIMED_AFTER_S": "2",
     # Within a test's patience, so that its log says where a process hung.
     "DUALFACE_STALL_S": "30",
+    # And a worker that Celery has stuck with is another one by then.
+    "DUALFACE_HEALTH_PATIENCE_S": "10",
 }
 
 
