@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 
 import redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
 from shared.errors import ErrorCode, PermanentError, TemporaryError
@@ -45,6 +45,23 @@ def _connect(url: str) -> Connection:
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
     )
+
+
+def answers(url: str, within_s: float) -> bool:
+    """True when the server answers a ping on a connection of its own; asked once, blocks no longer
+    than `within_s` for connecting and as long again for the answer."""
+    connection = redis.Redis.from_url(
+        url,
+        socket_timeout=within_s,
+        socket_connect_timeout=within_s,
+        retry=Retry(NoBackoff(), retries=0),
+    )
+    try:
+        return bool(connection.ping())
+    except redis.RedisError:
+        return False
+    finally:
+        connection.close()
 
 
 async def listen(url: str, channel: str) -> AsyncIterator[str | None]:

@@ -23,11 +23,11 @@ from celery.worker import state
 from shared.health.vitals import RedisSight, Vitals
 from shared.logs import Log
 from shared.processes import started_ticks
-from shared.redisdb import Connection, RedisError
 
 LOOK_EVERY_S = 1.0
 ASKED_AT = "_brpop_sent_at"
 """Of a channel of kombu.transport.redis: when it sent its last BRPOP, seconds, monotonic."""
+ANSWER_WITHIN_S = 1.0
 RENEWED_WITHIN_S = 2.0
 """A blocking pop ends after a second without a message."""
 
@@ -39,16 +39,15 @@ class Lookout:
         self,
         processes: int,
         vitals: Vitals,
-        connect: Callable[[], Connection],
+        answers: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`processes`: how many the worker should have. `connect` is called when there is a
-        suspicion; `clock`: seconds, monotonic."""
+        """`processes`: how many the worker should have. `answers` says whether Redis does, and is
+        asked when there is a suspicion; `clock`: seconds, monotonic."""
         self._processes = processes
         self._vitals = vitals
-        self._connect = connect
+        self._answers = answers
         self._clock = clock
-        self._redis: Connection | None = None
         self._steady_since: float | None = None
 
     def look(self, consumer: Any) -> None:
@@ -68,14 +67,6 @@ class Lookout:
         if not verdict.alive:
             Log().error("takes no more work, so it ends", reason=" ".join(verdict.reasons))
             os._exit(os.EX_UNAVAILABLE)
-
-    def _answers(self) -> bool:
-        try:
-            if self._redis is None:
-                self._redis = self._connect()
-            return bool(self._redis.ping())
-        except RedisError:
-            return False
 
 
 def look(consumer: Any, processes: int, vitals: Vitals) -> None:

@@ -44,9 +44,9 @@ from shared.metrics.catalogue import REDIS_ERRORS, REFUSED, TASK_SECONDS, TASKS_
 from shared.metrics.store import metered
 from shared.processes import die_with_parent
 from shared.queues.app import CeleryOutbox, make_app
-from shared.queues.consuming import LOOK_EVERY_S, Lookout
+from shared.queues.consuming import ANSWER_WITHIN_S, LOOK_EVERY_S, Lookout
 from shared.queues.dead import DeadLetters
-from shared.redisdb import Connection, RedisError, connect, explained, may_pass
+from shared.redisdb import Connection, RedisError, answers, connect, explained, may_pass
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage import open_store
@@ -172,7 +172,7 @@ class StageWorker:
         """Celery's consumer, which else drops what it can't decode with a line in the log; and
         looked at for signs of life."""
         unreadable, url = self._unreadable, self.settings.redis_url
-        lookout = Lookout(self._concurrency, self._vitals, lambda: connect(url))
+        lookout = Lookout(self._concurrency, self._vitals, lambda: answers(url, ANSWER_WITHIN_S))
 
         class CarefulConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
             def on_decode_error(self, message: _Received, exc: Exception) -> None:

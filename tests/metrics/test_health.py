@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.redisdb import connect
+from shared.redisdb import answers, connect
 from tests.metrics.conftest import PATIENCE_S, Answering, Server, answering
 from tests.metrics.stage import FORGET, GO_ON, REMEMBER, STAND_STILL
 from tests.waiting import wait_until
@@ -20,7 +20,8 @@ STAGE = "tests.metrics.stage"
 def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     """A worker that is ready; each test leaves it so."""
     folder = tmp_path_factory.mktemp("worker")
-    with answering(STAGE, server.url, folder, HEALTH_PATIENCE_S="1.5") as running:
+    # As long again passes until it would end itself.
+    with answering(STAGE, server.url, folder, HEALTH_PATIENCE_S="5") as running:
         wait_until(running.ready, "the worker is ready", PATIENCE_S)
         yield running
 
@@ -38,13 +39,16 @@ def test_a_worker_is_not_ready_while_redis_is_frozen_and_then_consumes_again(
 ) -> None:
     server.process.suspend()
     try:
-        wait_until(lambda: worker.alive() and not worker.ready(), "it is not ready", PATIENCE_S)
-        assert "Redis has not answered" in worker.reasons()
+        wait_until(lambda: "Redis has not answered" in worker.reasons(), "it is known", PATIENCE_S)
+        assert worker.alive()
+        assert not worker.ready()
+        assert not answers(server.url, 0.2)
         assert worker.command().returncode == 0  # a new one would fare no better
     finally:
         server.process.resume()
     wait_until(worker.ready, "it is ready again", PATIENCE_S)
     assert worker.does("after-the-frost")
+    assert answers(server.url, 5)
 
 
 def test_a_worker_consumes_again_after_redis_was_restarted(

@@ -6,10 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from celery.worker import state
@@ -21,7 +20,6 @@ from shared.health.server import HealthServer
 from shared.health.vitals import RedisSight, Verdict, Vitals
 from shared.queues import consuming
 from shared.queues.consuming import ASKED_AT, Lookout, look
-from shared.redisdb import Connection, RedisError
 from shared.settings import Settings
 from tests.metrics.conftest import free_port
 
@@ -179,17 +177,16 @@ def test_kombu_still_says_when_it_asked() -> None:
 # --- ending oneself -------------------------------------------------------------------------------
 
 
+@dataclass
 class Redis:
     """Answers or does not."""
 
-    def __init__(self) -> None:
-        self.there, self.asked = True, 0
+    there: bool = True
+    asked: int = 0
 
-    def ping(self) -> bool:
+    def answers(self) -> bool:
         self.asked += 1
-        if not self.there:
-            raise RedisError("away")
-        return True
+        return self.there
 
 
 @dataclass
@@ -202,9 +199,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         vitals = Vitals("loop", "fetch", patience_s=60, clock=self.clock)
-        self.lookout = Lookout(
-            0, vitals, cast(Callable[[], Connection], lambda: self.redis), self.clock
-        )
+        self.lookout = Lookout(0, vitals, self.redis.answers, self.clock)
 
     def after(self, seconds: int, *, asks: bool = False) -> list[int]:
         """How it ended, if it did, within so many seconds with a look at each."""
