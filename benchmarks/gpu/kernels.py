@@ -13,6 +13,7 @@ from benchmarks.gpu.children import Channel, alone
 from benchmarks.gpu.results import Figure, Outcome, figure
 from services.compose.engines.cuda import CudaRenderer
 from services.decode.engines.surfaces import SurfaceWriter
+from services.encode.fade import ALL, DeviceMixer
 from services.infer.engines.letterbox import Letterbox
 from services.infer.engines.looks import look_of
 from shared.cuda.device import Device
@@ -64,7 +65,7 @@ def _measured(
         figure("device-to-device copy", "GB/s", values, "of a batch; bytes read and written")
     ]
     best = figures[0].median * 1e9
-    for name, moved, do in (*bed.surfaces(), bed.letterbox(settings), bed.tiles()):
+    for name, moved, do in (*bed.surfaces(), bed.letterbox(settings), bed.tiles(), bed.fade()):
         figures += _against(name, moved, bed.seconds(do), best)
     return figures, bed.graphs
 
@@ -173,6 +174,17 @@ class _Bed:
 
         moved = int(2 * 1.5 * wide * high) + output.width * output.height * 3 // 2
         return "tiles, two crops enlarged", moved, draw
+
+    def fade(self) -> Work:
+        """From two frames to one between them."""
+        mixer, size = DeviceMixer(self.device), self.layout.frame_bytes
+        others = self.device.empty((self.batch * size,))
+
+        def mix(index: int) -> None:
+            at = slice(index * size, (index + 1) * size)
+            mixer.mix(self.frames[at], others[at], ALL // 2, self.canvas[at])
+
+        return "fade, two frames into one", 3 * size, mix
 
     def seconds(self, do: Callable[[int], None]) -> list[float]:
         """Per frame, of whole batches."""
