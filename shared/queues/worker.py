@@ -196,7 +196,6 @@ class StageWorker:
 
     def _start_child(self, **_: object) -> None:
         die_with_parent(signal.SIGKILL)
-        os.nice(self.settings.worker_nice)
         if self._health is not None:
             self._health.let_go()
         self._guard.begin()
@@ -204,6 +203,9 @@ class StageWorker:
             self._child()
         finally:
             self._guard.end()
+        # Linux counts it by thread: the heartbeat's began before, so a busy machine does not
+        # silence who works on it.
+        os.nice(self.settings.worker_nice)
 
     def _stop_child(self, **_: object) -> None:
         if self._runtime is not None:

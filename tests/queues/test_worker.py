@@ -191,3 +191,19 @@ def test_a_worker_that_forgot_its_queues_ends_and_another_does_the_work(
         send(redis_url, job("second"))
     with worker(redis_url, tmp_path):
         wait_until(lambda: "end second" in trace(redis), "another works", PATIENCE_S)
+
+
+def test_work_stands_back_for_others_but_signs_of_life_do_not(
+    redis: Connection, redis_url: str, tmp_path: Path
+) -> None:
+    with worker(redis_url, tmp_path, WORKER_NICE="7") as process:
+        send(redis_url, job("first"))
+        wait_until(lambda: "end first" in trace(redis), "it works", PATIENCE_S)
+        (child,) = process.children()
+        threads = {
+            int(path.parent.name): int(path.read_text().rpartition(")")[2].split()[16])
+            for path in Path(f"/proc/{child.pid}/task").glob("*/stat")
+        }
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    assert threads.pop(child.pid) == here + 7
+    assert here in threads.values()

@@ -34,7 +34,7 @@ FAST = {
     "DUALFACE_SEGMENT_TARGET_S": "2",
     # Deaths are noticed in seconds; the code is the same as with longer times.
     "DUALFACE_HEARTBEAT_S": "0.3",
-    "DUALFACE_DEAD_AFTER_S": "1.5",
+    "DUALFACE_DEAD_AFTER_S": "2",
     "DUALFACE_UNCLAIMED_AFTER_S": "2",
     # Within a test's patience, so that its log says where a process hung.
     "DUALFACE_STALL_S": "30",
