@@ -13,6 +13,7 @@ from pathlib import Path
 
 from client.stack import start_server, stop_server
 from shared.settings import Settings
+from tests.files import files_below
 from tests.waiting import wait_until
 
 
@@ -65,7 +66,7 @@ class S3Server:
     def objects(self, bucket: str) -> list[str]:
         """Keys of everything in the bucket, as the disk has it; unfinished ones too."""
         base = self.root / bucket
-        return sorted(p.relative_to(base).as_posix() for p in base.rglob("*") if p.is_file())
+        return sorted(path.relative_to(base).as_posix() for path in files_below(base))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from shared.keys import Role
 from tests.api.conftest import Served
 from tests.api.test_jobs import code_of
+from tests.files import files_below
 from tests.waiting import wait_until
 
 MIB = 1 << 20
@@ -23,9 +25,9 @@ def objects(api: Served) -> list[str]:
     return list(api.service.store.keys("jobs"))
 
 
-def scratch(api: Served) -> list[object]:
+def scratch(api: Served) -> list[Path]:
     """What half-written objects there are."""
-    return [p for p in api.service.settings.state_dir.rglob("*") if p.is_file()]
+    return list(files_below(api.service.settings.state_dir))
 
 
 def stored(api: Served, key: str) -> bytes:

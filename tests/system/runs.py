@@ -22,6 +22,7 @@ import pytest
 from shared.errors import ErrorCode, PermanentError
 from shared.models import pull
 from tests.conftest import MODELS, PROJECT
+from tests.files import files_below
 from tests.waiting import wait_until
 
 SHM = Path("/dev/shm")
@@ -174,11 +175,10 @@ class Home:
     def chunks(self) -> dict[str, int]:
         """Chunks in the store: name -> inode, another one when it was made again."""
         found = {}
-        for path in self.state.glob("store/jobs/*/chunks/*"):
-            try:
-                found[f"{path.parent.parent.name}/{path.name}"] = path.stat().st_ino
-            except FileNotFoundError:
-                continue
+        for path in files_below(self.state / "store" / "jobs"):
+            if path.parent.name == "chunks":
+                with suppress(FileNotFoundError):
+                    found[f"{path.parent.parent.name}/{path.name}"] = path.stat().st_ino
         return found
 
     def leftovers(self) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.placing import part_of
+from tests.files import files_below
 from tests.system.runs import DEADLINE_S, Home, Running, home_in
 from tests.videos import VideoSpec, make_video
 from tests.waiting import wait_until
@@ -33,7 +34,9 @@ def wait_for(run: Running, home: Home, when: str) -> None:
     conditions = {
         "importing": lambda: len(home.processes()) >= 2,
         "starting": lambda: (home.state / "lock").exists(),
-        "splitting": lambda: any(home.state.glob("store/jobs/*/source*")),
+        "splitting": lambda: any(
+            path.name.startswith("source") for path in files_below(home.state / "store" / "jobs")
+        ),
         "running": lambda: len(home.chunks()) >= 2,
     }
     wait_until(
