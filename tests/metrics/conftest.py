@@ -23,6 +23,7 @@ from shared.queues import CeleryOutbox, make_app
 from shared.redisdb import connect
 from shared.settings import Settings
 from tests.metrics.stage import DONE, QUEUE, TASK
+from tests.processes import kill_family
 from tests.waiting import wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -132,12 +133,7 @@ def answering(module: str, url: str, folder: Path, **settings: str) -> Iterator[
         process = subprocess.Popen(
             [sys.executable, "-m", module], env=environment, stdout=log, stderr=log, cwd=PROJECT
         )
-    known = psutil.Process(process.pid)
     try:
-        yield Answering(known, port, url, environment)
+        yield Answering(psutil.Process(process.pid), port, url, environment)
     finally:
-        if known.is_running():
-            for each in known.children(recursive=True):
-                each.kill()
-            process.kill()
-        process.wait()
+        kill_family(process)

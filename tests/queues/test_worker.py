@@ -20,6 +20,7 @@ from shared.messages import VERSION, SplitMessage
 from shared.queues import CeleryOutbox, DeadLetters, make_app
 from shared.redisdb import Connection, connect
 from shared.workers import living
+from tests.processes import kill_family
 from tests.queues.stage import QUEUE, TASK, TRACE
 from tests.waiting import wait_until
 
@@ -40,15 +41,10 @@ def worker(redis_url: str, folder: Path, **settings: str) -> Iterator[psutil.Pro
             stderr=log,
             cwd=Path(__file__).parents[2],
         )
-    known = psutil.Process(process.pid)
     try:
-        yield known
+        yield psutil.Process(process.pid)
     finally:
-        if known.is_running():
-            for child in known.children(recursive=True):
-                child.kill()
-            process.kill()
-        process.wait()
+        kill_family(process)
         # Until the server has noticed, it may give the next test's message to this dead client.
         connection = connect(redis_url)
         wait_until(lambda: connection.info("clients")["blocked_clients"] == 0, "nobody waits")

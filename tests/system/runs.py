@@ -23,6 +23,7 @@ from shared.errors import ErrorCode, PermanentError
 from shared.models import pull
 from tests.conftest import MODELS, PROJECT
 from tests.files import files_below
+from tests.processes import kill
 from tests.waiting import wait_until
 
 SHM = Path("/dev/shm")
@@ -158,17 +159,32 @@ class Home:
             return False
 
     def worker(self, name: str) -> psutil.Process:
-        """The main process of a stage, of the coordinator, of the arena: it has the log open."""
+        """The main process of a stage, of the coordinator, of the arena: it has the log open. One
+        that has just been killed may have children for a moment, and no successor yet."""
+        found: list[psutil.Process] = []
+
+        def alone() -> bool:
+            found[:] = self._mains(name)
+            return len(found) == 1
+
+        wait_until(alone, f"there is one {name}", 10.0)
+        return found[0]
+
+    def _mains(self, name: str) -> list[psutil.Process]:
         log = str(self.state / "logs" / f"{name}.log")
-        owners = [process for process in self.processes() if _output_of(process) == log]
+        owners = [process for process in self.processes() if _link(process, "fd/1") == log]
         ids = {process.pid for process in owners}
-        mains = [process for process in owners if process.ppid() not in ids]
-        assert len(mains) == 1, f"{name}: {mains}"
-        return mains[0]
+        found = []
+        for process in owners:
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                if process.ppid() not in ids:
+                    found.append(process)
+        return found
 
     def server(self) -> psutil.Process:
         """The Redis server."""
-        found = [each for each in self.processes() if each.cwd() == str(self.state / "redis")]
+        folder = str(self.state / "redis")
+        found = [each for each in self.processes() if _link(each, "cwd") == folder]
         assert len(found) == 1, found
         return found[0]
 
@@ -210,14 +226,13 @@ class Home:
         said.append("--- alive")
         for process in self.processes():
             with suppress(psutil.Error):
-                log = _output_of(process).rpartition("/")[2]
+                log = _link(process, "fd/1").rpartition("/")[2]
                 said.append(f"{process.pid} of {process.ppid()}: {process.status()}, {log}")
         return "\n".join(said)
 
     def close(self) -> None:
         """Whatever a failed test left running ends here."""
-        for process in self.processes():
-            process.kill()
+        kill(self.processes())
         shutil.rmtree(self.shm, ignore_errors=True)
 
 
@@ -255,8 +270,8 @@ def picture_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _output_of(process: psutil.Process) -> str:
+def _link(process: psutil.Process, name: str) -> str:
     try:
-        return os.readlink(f"/proc/{process.pid}/fd/1")
+        return os.readlink(f"/proc/{process.pid}/{name}")
     except OSError:
-        return ""
+        return ""  # it has ended since

@@ -10,6 +10,7 @@ import pytest
 
 from client.placing import part_of
 from tests.files import files_below
+from tests.processes import kill
 from tests.system.runs import DEADLINE_S, Home, Running, home_in
 from tests.videos import VideoSpec, make_video
 from tests.waiting import wait_until
@@ -111,9 +112,7 @@ def test_a_dead_coordinator_and_redis_do_not_keep_an_interrupted_run_from_leavin
 ) -> None:
     run = home.start("run", source, "-o", "out.mp4")
     wait_for(run, home, "running")
-    coordinator, server = home.worker("coordinator"), home.server()
-    coordinator.kill()
-    server.kill()
+    kill([home.worker("coordinator"), home.server()])
     run.interrupt(signal.SIGINT)
     done = run.wait()
     assert "Traceback" not in done.said

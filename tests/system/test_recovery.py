@@ -12,6 +12,7 @@ import pytest
 
 from client.sample import make_sample
 from shared.errors import PermanentError
+from tests.processes import kill
 from tests.system.runs import DEADLINE_S, Ended, Home, Running, home_in, picture_hash
 from tests.videos import VideoSpec, make_video
 from tests.waiting import wait_until
@@ -87,8 +88,7 @@ def test_killed_pool_children_change_nothing(home: Home, calm: Calm) -> None:
     run = home.start("run", calm.source, "-o", "out.mp4")
     for count, stage in enumerate(STAGES, 1):
         wait_for_chunks(home, run, 2 * count)
-        for child in home.worker(stage).children():
-            child.kill()
+        kill(home.worker(stage).children())
     check(home, calm, run.wait())
 
 
@@ -127,8 +127,7 @@ def test_a_killed_fork_server_changes_nothing(home: Home, calm: Calm) -> None:
 def test_after_a_kill_of_everything_the_same_command_goes_on(home: Home, calm: Calm) -> None:
     run = home.start("run", calm.source, "-o", "out.mp4")
     wait_for_chunks(home, run, 4)
-    for process in home.processes():
-        process.kill()
+    kill(home.processes())
     assert run.wait().code == -signal.SIGKILL
     home.wait_until_all_gone()
     before = home.chunks()
@@ -153,8 +152,7 @@ def test_a_run_of_another_video_cleans_up_after_a_killed_one(
 ) -> None:
     run = home.start("run", calm.source, "-o", "out.mp4")
     wait_for_chunks(home, run, 1)
-    for process in home.processes():
-        process.kill()
+    kill(home.processes())
     run.wait()
     home.wait_until_all_gone()
     assert home.leftovers() != []

@@ -26,6 +26,7 @@ from shared.redisdb import Connection
 from shared.settings import Settings
 from shared.traces import SENT_AT_ONCE, WAITING_SPANS, Traces, ids_of, is_sampled, open_traces
 from tests.conftest import PROJECT
+from tests.processes import kill_family
 from tests.servers import free_port
 from tests.system.runs import home_in
 from tests.traces.collector import collector
@@ -52,15 +53,10 @@ def worker(redis_url: str, folder: Path, **settings: str) -> Iterator[psutil.Pro
     command = [sys.executable, "-m", "tests.traces.stage"]
     with (folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=PROJECT)
-    known = psutil.Process(process.pid)
     try:
-        yield known
+        yield psutil.Process(process.pid)
     finally:
-        if known.is_running():
-            for child in known.children(recursive=True):
-                child.kill()
-            process.kill()
-        process.wait()
+        kill_family(process)
 
 
 def send(redis_url: str, job: str) -> None:
