@@ -20,6 +20,9 @@ COLUMNS = "name,state,result,args,kwargs,received,started,runtime,worker,uuid"
 MOST_TASKS = 20_000
 """Kept in Flower's memory, about a kilobyte each; a job of an hour has some 15,000."""
 
+OFFLINE_KEPT_S = 86400
+"""Workers that ended leave the list after a day: every container that is replaced had a name."""
+
 USELESS = 2
 
 
@@ -44,6 +47,7 @@ def main(settings: Settings) -> None:
     options.tasks_columns = COLUMNS
     options.max_tasks = MOST_TASKS
     options.natural_time = False
+    options.purge_offline_workers = OFFLINE_KEPT_S
     server = Flower(capp=make_app(settings.redis_url), options=options, **handlers)
     server.start_http_server()
     try:

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -155,7 +156,8 @@ class StageWorker:
         signals.task_unknown.connect(self._unreadable, weak=False)
         signals.task_rejected.connect(self._unreadable, weak=False)
         worker = self.app.Worker(
-            hostname=f"{self.stage}@{self.settings.arena}",
+            # By host too, that is by container or pod: several may work on one arena.
+            hostname=f"{self.stage}@{self.settings.arena}.{socket.gethostname()}",
             queues=list(self._queues),
             concurrency=self._concurrency,
             pool="prefork",

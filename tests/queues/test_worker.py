@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,6 +188,21 @@ def test_a_worker_that_forgot_its_queues_ends_and_another_does_the_work(
         send(redis_url, job("second"))
     with worker(redis_url, tmp_path):
         wait_until(lambda: "end second" in trace(redis), "another works", PATIENCE_S)
+
+
+def test_a_worker_has_its_host_in_its_name_so_that_containers_on_one_arena_can_be_told_apart(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with worker(redis_url, tmp_path, ARENA="gpu3"):
+        control = make_app(redis_url).control
+        answers: list[dict[str, object]] = []
+
+        def told() -> bool:
+            answers[:] = control.broadcast("ping", reply=True, limit=1, timeout=1) or []
+            return bool(answers)
+
+        wait_until(told, "it answers", PATIENCE_S)
+    assert list(answers[0]) == [f"probe@gpu3.{socket.gethostname()}"]
 
 
 def test_work_stands_back_for_others_but_signs_of_life_do_not(
