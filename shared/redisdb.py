@@ -105,11 +105,15 @@ def explained(error: RedisError) -> TemporaryError:
 
 
 class Script:
-    """A Lua file whose first argument names the operation; run atomically by the server."""
+    """A Lua script whose first argument names the operation; run atomically by the server.
 
-    def __init__(self, connection: Connection, package: str, file: str) -> None:
-        source = resources.files(package).joinpath(file).read_text(encoding="utf-8")
-        self._run = connection.register_script(source)
+    Several files are joined in their order: an error's line is counted over all of them.
+    """
+
+    def __init__(self, connection: Connection, package: str, *files: str) -> None:
+        folder = resources.files(package)
+        parts = [folder.joinpath(file).read_text(encoding="utf-8") for file in files]
+        self._run = connection.register_script("\n".join(parts))
 
     def call(self, operation: str, keys: Sequence[str], *args: str | int | float) -> list[str]:
         """Run `operation`; the answer is a flat list of strings.

@@ -1,6 +1,6 @@
 """Pure decisions: which arena a segment goes to, what of an ended job goes at once.
 
-Whose segment goes next is decided in `shared/ledger/ledger.lua` (`charge`, `admit`): in the script
+Whose segment goes next is decided in `shared/ledger/lua` (`charge`, `admit`): in the script
 that takes it, so that it costs the same with a thousand jobs, and a successor decides alike.
 """
 

@@ -1,4 +1,4 @@
-"""Typed front of `ledger.lua`; every method that changes something is one atomic transition."""
+"""Typed front of the script in `lua/`; every method that changes something is one atomic step."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ from shared.messages import (
 )
 from shared.redisdb import Connection, Script
 
+SCRIPT = tuple(
+    f"lua/{part}.lua"
+    for part in (
+        "job", "indexes", "work", "segments", "batches", "lifecycle", "dispatch", "call",
+    )
+)  # fmt: skip
 LIVE = "df:jobs:live"
 ENDED = "df:jobs:ended"
 INDEX = "df:index:"
@@ -71,7 +77,7 @@ class Ledger:
         """`attempts`: tries of one piece of work, in all; ended jobs live for `retention_s`."""
         self._redis = connection
         self._attempts = attempts
-        self._script = Script(connection, "shared.ledger", "ledger.lua")
+        self._script = Script(connection, "shared.ledger", *SCRIPT)
         self._retention_s = retention_s
 
     # --- jobs -----------------------------------------------------------------------------------

@@ -37,8 +37,9 @@ def test_no_kill_jump_or_resize_lets_two_have_a_unit_or_one_wait_for_ever() -> N
     report = json.loads(ran.stdout)
     assert 1 <= report["most_held"] <= CAPACITY
     assert min(report[what] for what in ("kills", "jumps", "resizes", "acquisitions")) > 0
-    # One or two in order of arrival within a priority, ten when the last to come is served first.
-    assert report["served_meanwhile_p99"] < 5
+    # In order of arrival within a priority two; up to seven on a busy machine, which keeps some
+    # from asking after they wrote that they ask. 28 to 81 when the last to come is served first.
+    assert report["served_meanwhile_p99"] < 15
     faults = ("conflicts", "lost", "unanswered", "crashed", "disorder", "never_served")
     assert not any(report[what] for what in faults)
 

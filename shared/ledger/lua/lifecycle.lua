@@ -1,0 +1,183 @@
+-- A job from its submission to the end of its record.
+
+-- submit id spec now_ms owner most -> {'new'} | {state} | {'ending'} | {'foreign'}: another owner's
+-- | {'full'}: the owner has `most` live jobs (0: as many as they like)
+operation.submit = function(id, spec, now, owner, most)
+  local state = get('state')
+  if state and (get('owner') or '') ~= owner then
+    return {'foreign'}
+  end
+  if state and state ~= 'failed' and state ~= 'cancelled' then
+    return {state}
+  end
+  if redis.call('SISMEMBER', ended_jobs, id) == 1 then
+    return {'ending'}  -- its slots and objects are about to be taken away
+  end
+  if tonumber(most) > 0
+    and redis.call('ZCARD', across .. 'list:of:' .. owner .. ':live') >= tonumber(most) then
+    return {'full'}
+  end
+  enlist(nil)
+  unhook()
+  redis.call('DEL', job)
+  redis.call('PERSIST', prefix .. 'events')
+  for _, part in ipairs(PARTS) do
+    -- What a failed predecessor left, if nobody came to clean up after it.
+    redis.call('DEL', prefix .. part)
+  end
+  redis.call('SREM', ended_jobs, id)
+  redis.call('ZREM', across .. 'kept', id)
+  redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0',
+    'owner', owner)
+  redis.call('ZADD', live, now, id)
+  ring()
+  return {'new'}
+end
+
+-- agree field value -> {value of whoever came first} | {} (ended)
+operation.agree = function(field, value)
+  if ended() then
+    return {}
+  end
+  redis.call('HSETNX', job, field, value)
+  return {get(field)}
+end
+
+-- mark name item -> {count}: how many items were marked so, this one among them; {} when ended.
+operation.mark = function(name, item)
+  if ended() then
+    return {}
+  end
+  if redis.call('HSETNX', job, 'mark:' .. name .. ':' .. item, '1') == 1 then
+    redis.call('HINCRBY', job, 'marks:' .. name, 1)
+  end
+  return {get('marks:' .. name)}
+end
+
+-- engine stage name -> {'1'}; which engine serves a stage for this job.
+operation.engine = function(stage, name)
+  if not ended() then
+    redis.call('HSET', job, 'engine_' .. stage, name)
+  end
+  return {'1'}
+end
+
+-- add field amount [field amount ...] -> {'1'}; counters of the report.
+operation.add = function(...)
+  local pairs_ = {...}
+  if redis.call('EXISTS', job) == 1 then
+    for at = 1, #pairs_, 2 do
+      redis.call('HINCRBYFLOAT', job, pairs_[at], pairs_[at + 1])
+    end
+  end
+  return {'1'}
+end
+
+-- finish id state code message result ttl_s now_ms -> {'1'} | {'0'} (it had ended before)
+operation.finish = function(id, state, code, message, result, ttl, now)
+  if ended() then
+    return {'0'}
+  end
+  redis.call('HSET', job, 'state', state, 'code', code, 'message', message, 'result', result,
+    'ended_ms', now)
+  redis.call('EXPIRE', job, ttl)
+  redis.call('EXPIRE', prefix .. 'events', ttl)
+  redis.call('ZREM', live, id)
+  redis.call('SADD', ended_jobs, id)
+  redis.call('ZADD', across .. 'kept', now_ms(), id)
+  local hook = cjson.decode(get('spec')).webhook
+  if hook and hook ~= cjson.null then
+    redis.call('HDEL', across .. 'hook_tries', id)
+    redis.call('ZADD', across .. 'hooks', now_ms(), id)
+  end
+  ring()
+  return {'1'}
+end
+
+-- hooks claim_ms count -> {job, try...}: ended jobs whose webhook is to be called now, the longest
+-- waiting first. Each comes again after `claim_ms`, unless it is `hooked` or `unhooked` before.
+operation.hooks = function(claim, count)
+  local answer = {}
+  local now = now_ms()
+  for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'hooks', '-inf', now, 'LIMIT', 0,
+    count)) do
+    redis.call('ZADD', across .. 'hooks', now + claim, each)
+    answer[#answer + 1] = each
+    answer[#answer + 1] = tostring(redis.call('HINCRBY', across .. 'hook_tries', each, 1))
+  end
+  return answer
+end
+
+-- hook_later delay_ms -> {'1'}: the job's webhook is called again then.
+operation.hook_later = function(delay)
+  redis.call('ZADD', across .. 'hooks', 'XX', now_ms() + delay, me)
+  return {'1'}
+end
+
+-- unhook -> {'1'}: the job's webhook was called, or is given up.
+operation.unhook = function()
+  unhook()
+  return {'1'}
+end
+
+-- cleaned ttl_s -> {'1'} | {'0'} (it was submitted again): of an ended job only the record is left,
+-- which expires by itself if nobody buries it.
+operation.cleaned = function(ttl)
+  if get('state') and not ended() then
+    return {'0'}
+  end
+  for _, part in ipairs(PARTS) do
+    redis.call('DEL', prefix .. part)
+  end
+  redis.call('SREM', ended_jobs, me)
+  redis.call('EXPIRE', job, ttl)
+  redis.call('EXPIRE', prefix .. 'events', ttl)
+  return {'1'}
+end
+
+-- outlived retention_ms count -> {job...}: ended so long ago and cleaned up after, oldest first. One
+-- whose record is gone was dropped with its objects, and is passed over for good.
+operation.outlived = function(retention, count)
+  local answer = {}
+  for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'kept', '-inf', now_ms() - retention,
+    'LIMIT', 0, count)) do
+    if redis.call('EXISTS', base .. each) == 0 then
+      redis.call('ZREM', across .. 'kept', each)
+    elseif redis.call('SISMEMBER', ended_jobs, each) == 0 then
+      answer[#answer + 1] = each
+    end
+  end
+  return answer
+end
+
+-- bury retention_ms -> {'1'} | {'0'} (it was submitted again): drops the record, the last of it.
+operation.bury = function(retention)
+  local at = redis.call('ZSCORE', across .. 'kept', me)
+  if not at or not ended() or tonumber(at) > now_ms() - retention then
+    return {'0'}
+  end
+  drop()
+  return {'1'}
+end
+
+-- drop -> {'1'}: as `bury`, at once.
+operation.drop = function()
+  drop()
+  return {'1'}
+end
+
+-- unlist scope state job... -> {'1'}: takes jobs whose record has expired out of a list.
+operation.unlist = function(scope, state, ...)
+  for _, each in ipairs({...}) do
+    if redis.call('EXISTS', base .. each) == 0 then
+      redis.call('ZREM', across .. 'list:' .. scope .. ':' .. state, each)
+    end
+  end
+  return {'1'}
+end
+
+-- ring -> {'1'}: wakes the coordinator.
+operation.ring = function()
+  ring()
+  return {'1'}
+end
