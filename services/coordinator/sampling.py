@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from shared.arena.base import POOLS, ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
 from shared.jobs import JobState
-from shared.ledger.ledger import INDEX
+from shared.ledger.base import INDEX
 from shared.metrics import kind_of
 from shared.metrics.catalogue import (
     DEAD_LETTERS,

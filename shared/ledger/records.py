@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,6 +53,12 @@ class Losses(NamedTuple):
     repaired: int
     dropped: int
     concealed: int
+
+
+def sum_of(losses: Sequence[str]) -> Losses:
+    """Of rows as the script keeps them: four numbers each."""
+    rows = [row.split() for row in losses]
+    return Losses(*(sum(int(row[at]) for row in rows) for at in range(4)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""What the coordinator does next."""
+
+from __future__ import annotations
+
+from shared.jobs import Segment
+from shared.ledger.base import ENDED, INDEX, WAKE, Base
+from shared.messages import MuxMessage, SegmentMessage, SplitMessage
+
+GRACE_S = 86400
+"""How much longer than asked for a record stays when no coordinator is there to bury it."""
+
+
+class Agenda(Base):
+    """All jobs at once: what is due, what changed, what goes."""
+
+    def due(
+        self, *, decoders: int, per_job: int, splits: int, ahead: int, count: int
+    ) -> list[SplitMessage | MuxMessage | SegmentMessage]:
+        """What is to be sent now, at most `count` of them; who asked sends it.
+
+        `decoders` segments and `splits` splits may be out at a time, `per_job` segments of one job.
+        Of each priority at most `ahead` jobs are split before their segments are needed. Segments
+        are shared out fairly by priority, splits likewise, the oldest of a priority first.
+        """
+        answer = self._call("", "due", decoders, per_job, splits, ahead, count)
+        return [_due(*answer[at : at + 5]) for at in range(0, len(answer), 5)]
+
+    def unclaimed(self) -> list[SplitMessage | MuxMessage]:
+        """Splits and muxes, due or sent, that nobody has in hands."""
+        answer = self._call("", "unclaimed")
+        pairs = zip(answer[::2], answer[1::2], strict=True)
+        return [
+            SplitMessage(job=job) if kind == "split" else MuxMessage(job=job) for kind, job in pairs
+        ]
+
+    def admitted(self, job: str) -> bool:
+        """True for a live job that may be split, or was."""
+        return self._redis.zscore(f"{INDEX}open", job) is not None
+
+    def open(self, start: int, count: int) -> list[str]:
+        """Jobs admitted and not ended, a page of them, oldest first: all that have work out."""
+        return [str(job) for job in self._redis.zrange(f"{INDEX}open", start, start + count - 1)]
+
+    def mend(self, start: int, count: int) -> int:
+        """Write the index entries of a page of live jobs anew; how many it had."""
+        return int(self._call("", "mend", start, count)[0])
+
+    def changed(self, count: int) -> list[str]:
+        """Live jobs whose progress changed since they were last in an answer, `count` at most."""
+        return self._call("", "changed", count)
+
+    def to_clean(self, count: int) -> list[str]:
+        """Some of `ended`."""
+        return [str(job) for job in self._redis.srandmember(ENDED, count) or []]
+
+    def cleaned(self, job: str) -> bool:
+        """All of an ended job but what is kept is gone from store and leases; False when it was
+        submitted again meanwhile. Its record stays for `bury`, and expires `GRACE_S` later than
+        that would come if nobody calls it."""
+        return self._call(job, "cleaned", self._retention_s + GRACE_S) == ["1"]
+
+    def outlived(self, count: int) -> list[str]:
+        """Jobs that ended `retention_s` ago or earlier, oldest first: their objects go now."""
+        return self._call("", "outlived", self._retention_s * 1000, count)
+
+    def bury(self, job: str) -> bool:
+        """Drop the record, the last of a job; False when it was submitted again meanwhile."""
+        return self._call(job, "bury", self._retention_s * 1000) == ["1"]
+
+    def hooks(self, claim_s: float, count: int) -> list[tuple[str, int]]:
+        """Ended jobs whose webhook is to be called now, and which try it is, from 1. Each comes
+        again after `claim_s`, unless `hook_later` or `unhook` is called before."""
+        answer = self._call("", "hooks", int(claim_s * 1000), count)
+        return [(job, int(tries)) for job, tries in zip(answer[::2], answer[1::2], strict=True)]
+
+    def hook_later(self, job: str, delay_s: float) -> None:
+        """Have the job's webhook called again after `delay_s`."""
+        self._call(job, "hook_later", int(delay_s * 1000))
+
+    def unhook(self, job: str) -> None:
+        """The job's webhook was called, or is given up."""
+        self._call(job, "unhook")
+
+    def ring(self) -> None:
+        """Have `wait_for_change` return at once."""
+        self._call("", "ring")
+
+    def wait_for_change(self, timeout_s: float) -> None:
+        """Block until something changed, at most `timeout_s` (1 s or more)."""
+        self._redis.brpop([WAKE], timeout=timeout_s)
+
+
+def _due(
+    kind: str, job: str, segment: str, attempt: str, batch_frames: str
+) -> SplitMessage | MuxMessage | SegmentMessage:
+    if kind == "split":
+        return SplitMessage(job=job)
+    if kind == "mux":
+        return MuxMessage(job=job)
+    return SegmentMessage(
+        job=job,
+        segment=Segment.read_kept(segment),
+        batch_frames=int(batch_frames),
+        attempt=int(attempt),
+    )
