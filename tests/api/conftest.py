@@ -32,6 +32,7 @@ class Served:
 
     url: str
     service: Service
+    _server: uvicorn.Server
     _clients: list[httpx.Client] = field(default_factory=list)
 
     def client(
@@ -65,6 +66,13 @@ class Served:
         """Hang up."""
         for client in self._clients:
             client.close()
+        self._clients.clear()
+
+    def settle(self) -> None:
+        """Hang up, and wait for the end of what is still being answered, if to nobody."""
+        self.close()
+        state = self._server.server_state
+        wait_until(lambda: not (state.connections or state.tasks), "nothing is asked", 60)
 
 
 @contextmanager
@@ -84,7 +92,7 @@ def served(service: Service) -> Iterator[Served]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    made = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+    made = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", service, server)
     try:
         wait_until(lambda: server.started or not thread.is_alive(), "the API serves")
         assert server.started

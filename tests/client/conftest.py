@@ -46,7 +46,8 @@ def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def api(server: Served, redis: Connection) -> Served:
     """A served API that knows nothing yet."""
-    assert redis.dbsize() == 0
+    server.settle()
+    redis.flushall()
     server.service.store.delete("jobs")
     return server
 
