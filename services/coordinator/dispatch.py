@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from services.coordinator.plan import arena_of
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
+from shared.errors import ErrorCode
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 from shared.runtime import Runtime, queue_of
+from shared.settings import MIB
 
 AT_ONCE = 64
 """Messages taken from the ledger in one call: bounds how long Redis is busy with it (a ms)."""
@@ -63,11 +65,21 @@ class Dispatcher:
         )
         for message in due:
             if isinstance(message, SegmentMessage):
-                arena = arenas[arena_of(message.job, message.segment.index, len(arenas))]
-                self._runtime.outbox.send("decode.segment", message, queue_of("decode", arena.name))
+                self._send_segment(message, arenas)
             else:
                 self._send_of_job(message)
         return due
+
+    def _send_segment(self, message: SegmentMessage, arenas: Sequence[ArenaDescriptor]) -> None:
+        """To an arena whose slots hold the job's batches. The job was cut to fit all that there
+        were; when none is left that it fits, it ends."""
+        job, needed = message.job, self._runtime.ledger.slot_bytes(message.job)
+        fitting = [arena for arena in arenas if arena.slot_bytes >= needed]
+        if not fitting:
+            self._runtime.ledger.fail(job, ErrorCode.NO_SPACE, _too_small(needed, arenas))
+            return
+        arena = fitting[arena_of(job, message.segment.index, len(fitting))]
+        self._runtime.outbox.send("decode.segment", message, queue_of("decode", arena.name))
 
     def _send_of_job(self, message: SplitMessage | MuxMessage) -> None:
         if isinstance(message, SplitMessage):
@@ -90,3 +102,12 @@ class Dispatcher:
         self._mended_s = now
         looked = self._runtime.ledger.mend(self._mend_from, MENDED_AT_ONCE)
         self._mend_from = 0 if looked < MENDED_AT_ONCE else self._mend_from + MENDED_AT_ONCE
+
+
+def _too_small(needed: int, arenas: Sequence[ArenaDescriptor]) -> str:
+    have = max(arena.slot_bytes for arena in arenas)
+    return (
+        f"The job was begun where a batch of frames may have {-(-needed // MIB)} MiB; now the most "
+        f"is {have // MIB} MiB. Set DUALFACE_ARENA_MIB (or slots and streams) as it was, or submit "
+        "it again: it then begins anew with what there is."
+    )

@@ -53,7 +53,8 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
         )
         most = runtime.settings.batch_frames
         frames = min(batch_frames(slot_bytes, layout, most) for layout in layouts)
-        ledger.put_facts(job, source, output, frames)
+        needed = frames * max(layout.frame_bytes for layout in layouts)
+        ledger.put_facts(job, source, output, frames, needed)
         segments, total = 0, 0
         for segment, file in split(path, source, folder, runtime.settings.segment_target_s):
             key = segment_key(job, file.name)
@@ -303,6 +304,9 @@ class _Batches:
         if not runtime.ledger.wanted(job, segment, self.count):
             return _Open(None, None)
         arena = runtime.arenas.current(runtime.settings.arena)
+        if arena.descriptor.slot_bytes < runtime.ledger.slot_bytes(job):
+            # Made anew since this was sent here; the coordinator knows another, or says what to do.
+            raise _GaveBackError
         lease = runtime.leases.acquire(
             arena.descriptor.thing("decoded"),
             f"{job}/{segment}:{self.count}",

@@ -12,15 +12,16 @@ import threading
 from contextlib import suppress
 
 from shared.arena.base import POOLS, ArenaOwner
-from shared.arena.files import free_bytes
-from shared.arena.posix import PosixArenaOwner, take_over
-from shared.arena.reaper import LOOK_EVERY_S, Reaper
+from shared.arena.files import counts, free_bytes
+from shared.arena.posix import ALIGN, PosixArenaOwner, take_over
+from shared.arena.reaper import LOOK_EVERY_S, Reaper, end_holders
 from shared.arena.registry import ArenaRegistry
 from shared.cuda.own import OwnDevice
 from shared.errors import EngineError, ErrorCode, PermanentError
 from shared.gpu import GpuBoard, watch_gpus
 from shared.health.vitals import Vitals, serve_health
 from shared.leases import Leases
+from shared.ledger import Ledger
 from shared.logs import Log, configure_logs
 from shared.metrics import Meter, open_meter
 from shared.metrics.disk import DiskSampler
@@ -46,12 +47,15 @@ def budget_bytes(settings: Settings) -> int:
     return min(bounds)
 
 
-def own(settings: Settings, registry: ArenaRegistry, device: OwnDevice) -> ArenaOwner:
+def own(
+    settings: Settings, registry: ArenaRegistry, device: OwnDevice, needed: int = 0
+) -> ArenaOwner:
     """The slab of a dead predecessor if it is still whole, else a new one: of the GPU's memory,
-    where this arena has one. Raises PermanentError when it can't be had."""
+    where this arena has one. `needed`: bytes of a slot that jobs were cut for. Raises
+    PermanentError when it can't be had."""
     if settings.gpu_device:
         try:
-            return own_on_gpu(settings, device)
+            return own_on_gpu(settings, device, needed)
         except EngineError as error:
             if settings.gpu_devices != "auto":
                 raise PermanentError(
@@ -65,19 +69,16 @@ def own(settings: Settings, registry: ArenaRegistry, device: OwnDevice) -> Arena
         heir = take_over(known)
         if heir is not None:
             return heir
-    return PosixArenaOwner.create(
-        settings.arena,
-        settings.shm_dir,
-        budget_bytes(settings),
-        settings.decoded_slots,
-        settings.composed_slots,
-    )
+    size = budget_bytes(settings)
+    decoded, composed = counts(size, settings.decoded_slots, settings.composed_slots, needed, ALIGN)
+    return PosixArenaOwner.create(settings.arena, settings.shm_dir, size, decoded, composed)
 
 
-def own_on_gpu(settings: Settings, device: OwnDevice) -> ArenaOwner:
+def own_on_gpu(settings: Settings, device: OwnDevice, needed: int = 0) -> ArenaOwner:
     """A new slab on the GPU; a predecessor's went with its process. Raises EngineError where there
     is no GPU to be used, PermanentError NO_SPACE where it is full."""
     # CuPy: only where there is a GPU.
+    from shared.arena.cuda import ALIGN as BLOCK
     from shared.arena.cuda import CudaArenaOwner, slab_bytes
 
     gpu = device()
@@ -90,6 +91,7 @@ def own_on_gpu(settings: Settings, device: OwnDevice) -> ArenaOwner:
         (settings.arena_mib or DEFAULT_MIB * streams) * MIB,
     )
     decoded, composed = settings.decoded_slots * streams, settings.composed_slots * streams
+    decoded, composed = counts(size, decoded, composed, needed, BLOCK)
     return CudaArenaOwner.create(settings.arena, settings.shm_dir, gpu, size, decoded, composed)
 
 
@@ -122,7 +124,10 @@ def main(settings: Settings) -> int:
     vitals = Vitals("loop", patience_s=settings.health_patience_s)
     try:
         serve_health(settings, vitals)
-        owner = own(settings, registry, OwnDevice(settings, Meter()))
+        if settings.gpu_device:
+            end_holders(redis, settings.arena)
+        needed = Ledger(redis, settings.retention_s, settings.attempts).largest_slot_bytes()
+        owner = own(settings, registry, OwnDevice(settings, Meter()), needed)
         try:
             announce(owner, registry, leases)
             log.info("arena ready", **owner.descriptor.model_dump())

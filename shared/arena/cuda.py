@@ -147,10 +147,10 @@ class CudaArenaOwner:
         self.descriptor.offset(pool, slot)
 
     def close(self) -> None:
-        """Workers stop using the memory first: it is gone for them, too."""
+        """The memory goes with the process: to free what others have open is undefined (CUDA
+        Runtime API, cudaIpcOpenMemHandle)."""
         Path(self.descriptor.path).unlink(missing_ok=True)
         os.close(self._fd)
-        self._device.free(self._pointer)
 
 
 def slab_bytes(total: int, free: int, share: float, margin: float, wanted: int) -> int:

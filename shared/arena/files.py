@@ -22,6 +22,9 @@ KEEP_FREE_BYTES = 16 * MIB
 """Left to others in the tmpfs: one filled to the last page makes every other user of it fail."""
 
 
+LEAST_SLOTS = 3
+"""One decoded and one being decoded, so that none waits for itself; and one composed."""
+
 _FLOCK = "hhqqi"
 """`struct flock` of fcntl(2): type, whence, start, length, pid (0 for open file descriptions)."""
 
@@ -65,6 +68,12 @@ def file_name(name: str) -> tuple[str, str]:
     """A new generation of the arena `name`, and what its file is called."""
     generation = uuid.uuid4().hex[:12]
     return generation, f"{PREFIX}{os.getuid()}-{name}-{generation}"
+
+
+def is_file_of(path: str, name: str) -> bool:
+    """True for the file of any generation of the arena `name`, removed or not."""
+    file = path.rpartition("/")[2].removesuffix(" (deleted)")
+    return file.startswith(f"{PREFIX}{os.getuid()}-{name}-") and "-" not in file[-12:]
 
 
 def create_file(path: Path, size: int) -> int:
@@ -112,6 +121,17 @@ def claim_slot(fd: int, descriptor: ArenaDescriptor, pool: Pool, slot: int) -> S
         return SlotClaim(fd, start, descriptor.slot_bytes)
     except BlockingIOError:
         return None
+
+
+def counts(size: int, decoded: int, composed: int, needed: int, align: int) -> tuple[int, int]:
+    """How many slots a slab of `size` bytes has, of each pool: as many as asked for, or fewer and
+    larger ones, if such as have `needed` bytes leave two and one. All sizes in bytes."""
+    asked = decoded + composed
+    fitting = size // max(1, -(-needed // align) * align)
+    if not LEAST_SLOTS <= fitting < asked:
+        return decoded, composed
+    fewer = max(1, composed * fitting // asked)
+    return fitting - fewer, fewer
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from shared.arena.files import is_file_of
 from shared.logs import Log
 from shared.processes import is_stopped, started_ticks
 from shared.redisdb import Connection, RedisError
@@ -24,6 +25,44 @@ EARLIER = 0.8
 LATER = 6.0
 """As many of these times until one is ended that is silent though not stopped: it may be starved by
 others, on a machine with too much to do, and its work is with another by then."""
+
+
+END_WITHIN_S = 10.0
+
+
+def end_holders(connection: Connection, arena: str) -> list[WorkerRecord]:
+    """End this host's workers that have an earlier generation of `arena` open, and wait until they
+    are gone, 10 s at most; returns them. Their parents start others, and put back what they had.
+
+    For an arena in a GPU's memory: what the dead owner's workers have open is lost, but stays
+    allocated, and with their contexts may leave no room for another.
+    """
+    held = [
+        record
+        for record in living(connection)
+        if record.arena == arena and _is_here(record) and _has_open(record.pid, arena)
+    ]
+    for record in held:
+        Log(stage="arena").warning("worker of a lost arena ended", worker=record.id, pid=record.pid)
+        with suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGKILL)
+    deadline = time.monotonic() + END_WITHIN_S
+    while any(map(_is_here, held)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return held
+
+
+def _is_here(record: WorkerRecord) -> bool:
+    return started_ticks(record.pid) == record.started != 0.0
+
+
+def _has_open(pid: int, arena: str) -> bool:
+    with suppress(OSError):
+        for each in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if is_file_of(os.readlink(each.path), arena):
+                    return True
+    return False
 
 
 class Reaper:
@@ -53,7 +92,7 @@ class Reaper:
         self._bury(mine)
         ended = []
         for record in self._watch.silent(now, self._after_s):
-            here = started_ticks(record.pid) == record.started != 0.0
+            here = _is_here(record)
             if here and not is_stopped(record.pid) and record not in self._long_silent(now):
                 continue
             self._watch.forget(record.id)
@@ -73,7 +112,7 @@ class Reaper:
     def _bury(self, records: Sequence[WorkerRecord]) -> None:
         """Say of workers whose process is gone that they are: nobody need wait for their key to
         expire. Only of those that were here once: else ours is another space of process ids."""
-        here = {r.id for r in records if started_ticks(r.pid) == r.started != 0.0}
+        here = {record.id for record in records if _is_here(record)}
         for record in records:
             if record.id in self._seen - here:
                 self._watch.forget(record.id)

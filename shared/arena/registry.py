@@ -7,7 +7,8 @@ from collections.abc import Callable
 from shared.arena.base import Arena, ArenaDescriptor
 from shared.arena.posix import PosixArena
 from shared.cuda.device import Device
-from shared.errors import ErrorCode, TemporaryError
+from shared.errors import EngineError, ErrorCode, TemporaryError
+from shared.logs import Log
 from shared.messages import SlotRef
 from shared.redisdb import Connection
 
@@ -79,7 +80,9 @@ class MappedArenas:
         if mapped is not None and mapped.descriptor == descriptor:
             return mapped
         if mapped is not None:
-            mapped.close()
+            # Forgotten first: an error while closing must not keep it for ever.
+            del self._mapped[descriptor.name]
+            _close(mapped)
         fresh = self._fresh(descriptor)
         self._mapped[descriptor.name] = fresh
         return fresh
@@ -91,3 +94,14 @@ class MappedArenas:
         from shared.arena.cuda import CudaArena
 
         return CudaArena(descriptor, self._device())
+
+
+def _close(arena: Arena) -> None:
+    """Its owner may be dead and its memory gone, which a driver may say; a device that is lost
+    shows in what comes next."""
+    try:
+        arena.close()
+    except EngineError as error:
+        descriptor = arena.descriptor
+        log = Log(stage="arena")
+        log.warning("arena not closed", arena=descriptor.name, reason=error.message)

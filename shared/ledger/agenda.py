@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from shared.jobs import Segment
-from shared.ledger.base import ENDED, INDEX, WAKE, Base
+from shared.ledger.base import ENDED, INDEX, WAKE, Base, key_of
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 
+PAGE = 1000
+"""Jobs looked at in one round trip."""
 GRACE_S = 86400
 """How much longer than asked for a record stays when no coordinator is there to bury it."""
 
@@ -40,6 +42,21 @@ class Agenda(Base):
     def open(self, start: int, count: int) -> list[str]:
         """Jobs admitted and not ended, a page of them, oldest first: all that have work out."""
         return [str(job) for job in self._redis.zrange(f"{INDEX}open", start, start + count - 1)]
+
+    def slot_bytes(self, job: str) -> int:
+        """What a slot of an arena must have for the job's batches; 0: any will do."""
+        return int(self._redis.hget(key_of(job), "slot_bytes") or 0)
+
+    def largest_slot_bytes(self) -> int:
+        """What slots must have for every job that has work out, 0 when there is none."""
+        most, start = 0, 0
+        while jobs := self.open(start, PAGE):
+            pipeline = self._redis.pipeline(transaction=False)
+            for job in jobs:
+                pipeline.hget(key_of(job), "slot_bytes")
+            most = max(most, *(int(each or 0) for each in pipeline.execute()))
+            start += PAGE
+        return most
 
     def mend(self, start: int, count: int) -> int:
         """Write the index entries of a page of live jobs anew; how many it had."""

@@ -12,12 +12,18 @@ class Segments(Base):
     """From the split until the last batch of each is decoded."""
 
     def put_facts(
-        self, job: str, source: SourceInfo, output: OutputPlan, batch_frames: int
+        self,
+        job: str,
+        source: SourceInfo,
+        output: OutputPlan,
+        batch_frames: int,
+        slot_bytes: int = 0,
     ) -> bool:
-        """What the split found out; `batch_frames` holds from the first time on."""
+        """What the split found out. `batch_frames` hold from the first time on, and with them
+        `slot_bytes`: what an arena's slot must have for a batch of so many; 0: any slot will do."""
         expected = source.frames_estimate or 0
         texts = (source.model_dump_json(), output.model_dump_json())
-        return self._call(job, "facts", *texts, batch_frames, expected) == ["go"]
+        return self._call(job, "facts", *texts, batch_frames, slot_bytes, expected) == ["go"]
 
     def add_segment(self, job: str, segment: Segment) -> bool:
         """The segment is in the store and may be dispatched; False when the job has ended."""

@@ -37,13 +37,16 @@ local function advance()
   return {}
 end
 
--- facts source output batch_frames expected -> {'go'} | {'stale'}
-operation.facts = function(source, output, batch_frames, expected)
+-- facts source output batch_frames slot_bytes expected -> {'go'} | {'stale'}; how the job is cut into
+-- batches, and so what slots it takes, is decided once.
+operation.facts = function(source, output, batch_frames, slot_bytes, expected)
   if ended() then
     return {'stale'}
   end
   redis.call('HSET', job, 'source', source, 'output', output)
-  redis.call('HSETNX', job, 'batch_frames', batch_frames)
+  if redis.call('HSETNX', job, 'batch_frames', batch_frames) == 1 then
+    redis.call('HSET', job, 'slot_bytes', slot_bytes)
+  end
   redis.call('HSET', job, 'frames_expected', expected)
   return {'go'}
 end
