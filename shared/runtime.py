@@ -57,6 +57,8 @@ class Runtime:
     device: OwnDevice
     guard: Guard = field(default_factory=Guard)
     meter: Meter = field(default_factory=Meter)
+    told: set[tuple[str, str]] = field(default_factory=set)
+    """Engines that can't do some work here, and why, of which the log has been told."""
 
     def checkpoint(self, job: str) -> None:
         """Say that the work on `job` gets on; cheap, called for every frame.
@@ -71,14 +73,17 @@ class Runtime:
         if self.guard.is_due() and not self.ledger.is_live(job):
             raise WorkOverError(job)
 
-    def hand_on(self, message: BatchMessage, stage: str) -> bool:
-        """Write down that the batch goes to `stage` of its arena, then send it. False: not needed
-        any more, the slot is the caller's to give back."""
-        if self.ledger.send(message, stage) != "go":
-            return False
-        self.meter.batch_done(STAGE_BEFORE[stage], len(message.pts))
-        self.send_batch(message, stage)
-        return True
+    def hand_on(self, message: BatchMessage, stage: str) -> str:
+        """Write down that the batch goes to `stage` of its arena, then send it: "go". Else it is
+        not needed any more: "theirs" when another worker has it by now, with the same slots; what
+        `Ledger.send` says when nobody has, and its slot was given back."""
+        answer = self.ledger.send(message, stage, self.worker)
+        if answer == "go":
+            self.meter.batch_done(STAGE_BEFORE[stage], len(message.pts))
+            self.send_batch(message, stage)
+        elif answer != "theirs":
+            self.release(message.slot)
+        return answer
 
     def memory_of(self, ref: SlotRef) -> Memory:
         """Where the frames of a slot lie, or lay."""
@@ -87,7 +92,7 @@ class Runtime:
 
     def serve(self, job: str, stage: str, engine: str, instead: str = "") -> None:
         """Write down which engine takes up work of `stage`, for the job's report and the figures.
-        `instead`: why not the stage's first one, if another does; of `FALLBACKS`' reasons."""
+        `instead`: why not one before it that should have, if so; of `FALLBACKS`' reasons."""
         self.ledger.note_engine(job, stage, engine)
         self.meter.count(ENGINE_USES, stage=stage, engine=engine)
         if instead:

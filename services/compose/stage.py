@@ -12,7 +12,7 @@ from services.compose.marks import marks_of
 from services.compose.persons import PersonSettings
 from services.compose.plan import ComposeSettings, ComposeState, plan_batch
 from shared.engines import Chains, Work, first_able, from_due
-from shared.errors import DeferredError, ErrorCode, TemporaryError
+from shared.errors import DeferredError, ErrorCode
 from shared.faces import BatchFaces
 from shared.ledger import Facts
 from shared.media.layout import FrameLayout, Plane
@@ -59,11 +59,10 @@ def compose_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[Rende
     ref = _composed_slot(runtime, message)
     if ref is None:
         return
-    handed_on = False
     try:
         claimed = runtime.claim(ref)
         if claimed is None:
-            raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
+            raise DeferredError(ErrorCode.BUSY, "The arena was replaced while composing.", 0.5)
         composed, claim = claimed
         with claim:
             layout = first_able(
@@ -75,14 +74,22 @@ def compose_batch(runtime: Runtime, message: BatchMessage, chain: Sequence[Rende
             )
         if not runtime.still_holds(message.slot):
             # Somebody may have written into the slot while it was read: not to be trusted.
+            _give_back(runtime, message, ref)
             runtime.forget(message)
             return
-        made = message.model_copy(update={"layout": layout, "slot": ref})
-        handed_on = runtime.hand_on(made, "encode")
-    finally:
-        if not handed_on:
-            runtime.release(ref)
-    runtime.release(message.slot)
+    except BaseException:
+        _give_back(runtime, message, ref)
+        raise
+    made = message.model_copy(update={"layout": layout, "slot": ref})
+    if runtime.hand_on(made, "encode") != "theirs":
+        runtime.release(message.slot)
+
+
+def _give_back(runtime: Runtime, message: BatchMessage, ref: SlotRef) -> None:
+    """The slot that was to be rendered into; not when another worker took the batch up, since this
+    one seemed dead: that one has it by the same lease."""
+    if runtime.ledger.has(message, runtime.worker):
+        runtime.release(ref)
 
 
 def _plan(runtime: Runtime, message: BatchMessage, facts: Facts) -> BatchPlan | None:

@@ -17,10 +17,18 @@ from services.decode.split import split
 from shared.arena.base import Claim
 from shared.cuda.memory import on_device
 from shared.engines import Chains, Check, Work, first_able, from_due
-from shared.errors import ErrorCode, PermanentError, SpentError, TemporaryError
+from shared.errors import (
+    ArenaAwayError,
+    DeferredError,
+    ErrorCode,
+    PermanentError,
+    SpentError,
+    TemporaryError,
+)
 from shared.giving_up import give_up, where
 from shared.jobs import Segment
 from shared.ledger import Facts, Losses
+from shared.logs import Log
 from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout, Plane, Planes
 from shared.media.probe import probe
@@ -103,10 +111,10 @@ def decode_segment(
         return
     if not tries:
         return
-    chain, instead = from_due(decoders_here(), tries, runtime.settings.attempts)
-    work = Work("decode", job, facts.spec.priority, instead)
-    with runtime.store.local(segment.key) as path:
-        try:
+    try:
+        chain, instead = from_due(decoders_here(), tries, runtime.settings.attempts)
+        work = Work("decode", job, facts.spec.priority, instead)
+        with runtime.store.local(segment.key) as path:
             report, batches = first_able(
                 runtime,
                 work,
@@ -115,12 +123,13 @@ def decode_segment(
                 name=lambda decoder: decoder.name,
                 session=lambda decoder: decoder.session,
             )
-        except _GaveBackError:
-            ledger.return_segment(job, segment.index, message.attempt, gave_back=True)
-            return
-        except PermanentError as error:
-            _lose(runtime, message, facts, error)
-            return
+    except (_GaveBackError, ArenaAwayError):
+        # Without this arena the coordinator sends it to another one, or waits for one.
+        ledger.return_segment(job, segment.index, message.attempt, gave_back=True)
+        return
+    except PermanentError as error:
+        _lose(runtime, message, facts, error)
+        return
     losses = Losses(report.lost, report.repaired, batches.dropped, report.concealed)
     for kind in ("lost", "repaired", "concealed"):
         runtime.meter.count(IMPAIRED, getattr(losses, kind), kind=kind)
@@ -217,7 +226,7 @@ def _kept(
 
 
 class _GaveBackError(Exception):
-    """No slot in time, or the job is over: the segment goes back to the dispatcher."""
+    """No slot in time, or nobody wants it from us: the segment goes back to the dispatcher."""
 
 
 @dataclass
@@ -281,10 +290,8 @@ class _Batches:
         message = batch.message.model_copy(update=decoded)
         most = self._message.batch_frames
         self._runtime.meter.observe(BATCH_FILL, len(batch.pts) / most)
-        if not self._runtime.hand_on(message, "infer"):
-            self._runtime.release(message.slot)
-            if not self._is_current():
-                raise _GaveBackError
+        if self._runtime.hand_on(message, "infer") != "go" and not self._is_current():
+            raise _GaveBackError
         if self._runtime.guard.is_draining():
             raise _GaveBackError
 
@@ -314,7 +321,7 @@ class _Batches:
             # The last slot is for batches that nothing undecoded stands before: a job whose later
             # segments fill all slots would wait for its own earlier one for ever.
             reserve=lambda: 0 if runtime.ledger.in_turn(job, segment) else 1,
-            give_up=self._gives_up,
+            give_up=partial(self._finds_no_slot, arena.descriptor.name),
         )
         if lease is None:
             raise _GaveBackError
@@ -325,7 +332,8 @@ class _Batches:
             runtime.release(ref)
             raise
         if claimed is None:
-            raise TemporaryError(ErrorCode.BUSY, "The arena was replaced while decoding.", 0.5)
+            runtime.release(ref)
+            raise DeferredError(ErrorCode.BUSY, "The arena was replaced while decoding.", 0.5)
         layout = FrameLayout(
             width=self._source.width, height=self._source.height, format=arena.descriptor.format
         )
@@ -333,6 +341,22 @@ class _Batches:
             job=job, segment=segment, batch=self.count, layout=layout, pts=(pts,), slot=ref
         )
         return _Open(opened, *claimed)
+
+    def _finds_no_slot(self, arena: str) -> bool:
+        """Asked every second while all slots are taken; True: waiting is of no use.
+
+        A batch may be lost on its way, after later ones were decoded: these wait for it, in slots.
+        Where it was made by this decoder it has to begin again; where it is to be made now, they
+        make way, one by one: nobody else would free a slot, and they would wait for ever.
+        """
+        runtime, job, segment = self._runtime, self._message.job, self._message.segment.index
+        if runtime.ledger.lost_behind(job, segment, self.count):
+            return True
+        parked = runtime.ledger.forget_parked(job, segment, self.count, arena)
+        if parked is not None:
+            runtime.release(parked.slot)
+            Log().warning("parked batch makes way, decoded again", batch=parked.name)
+        return self._gives_up()
 
     def _gives_up(self) -> bool:
         """Asked now and then while waiting: nobody wants the segment from us any more."""

@@ -67,21 +67,26 @@ class Agenda(Base):
         return self._call("", "changed", count)
 
     def to_clean(self, count: int) -> list[str]:
-        """Some of `ended`."""
-        return [str(job) for job in self._redis.srandmember(ENDED, count) or []]
+        """Some of `ended` of which no worker that lives has anything in hands: nobody will write
+        for them any more."""
+        some = [str(job) for job in self._redis.srandmember(ENDED, count) or []]
+        return self._call("", "unheld", *some) if some else []
 
     def cleaned(self, job: str) -> bool:
         """All of an ended job but what is kept is gone from store and leases; False when it was
-        submitted again meanwhile. Its record stays for `bury`, and expires `GRACE_S` later than
-        that would come if nobody calls it."""
+        submitted again meanwhile, or this is not the first time. Its record stays for `bury`, and
+        expires `GRACE_S` later than that would come if nobody calls it."""
         return self._call(job, "cleaned", self._retention_s + GRACE_S) == ["1"]
 
-    def outlived(self, count: int) -> list[str]:
-        """Jobs that ended `retention_s` ago or earlier, oldest first: their objects go now."""
-        return self._call("", "outlived", self._retention_s * 1000, count)
+    def outlived(self, look: int) -> str | None:
+        """A job that ended `retention_s` ago or earlier, of the oldest `look`: its objects go now.
+
+        It `is_ending` until `bury`; should that never come, `to_clean` has it once more."""
+        answer = self._call("", "outlived", self._retention_s * 1000, look)
+        return answer[0] if answer else None
 
     def bury(self, job: str) -> bool:
-        """Drop the record, the last of a job; False when it was submitted again meanwhile."""
+        """Drop the record, the last of a job; False when somebody submitted or dropped it."""
         return self._call(job, "bury", self._retention_s * 1000) == ["1"]
 
     def hooks(self, claim_s: float, count: int) -> list[tuple[str, int]]:
@@ -97,10 +102,6 @@ class Agenda(Base):
     def unhook(self, job: str) -> None:
         """The job's webhook was called, or is given up."""
         self._call(job, "unhook")
-
-    def ring(self) -> None:
-        """Have `wait_for_change` return at once."""
-        self._call("", "ring")
 
     def wait_for_change(self, timeout_s: float) -> None:
         """Block until something changed, at most `timeout_s` (1 s or more)."""

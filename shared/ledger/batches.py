@@ -20,18 +20,26 @@ class Batches(Base):
         """True when every batch before this segment has been tracked."""
         return self._call(job, "in_turn", segment) == ["1"]
 
-    def send(self, message: BatchMessage, stage: str) -> str:
-        """Write down that the batch goes to `stage`: "go", "done" (has a chunk) or "stale"."""
+    def send(self, message: BatchMessage, stage: str, worker: str) -> str:
+        """Write down that the batch goes from `worker` to `stage`: "go"; else it does not: "done"
+        (it has a chunk), "stale", or "theirs": another worker has it, and its slots."""
         body = message.model_dump_json()
-        return self._call(message.job, "send", message.name, stage, len(message.pts), body)[0]
+        frames = len(message.pts)
+        return self._call(message.job, "send", message.name, stage, worker, frames, body)[0]
 
     def enter(self, message: BatchMessage, stage: str, worker: str) -> int:
         """A worker takes the batch up: which try it is, from 1; 0 for a late or double message.
 
         Raises SpentError when it was taken up too often, with the last failure's words.
         """
-        answer = self._call(message.job, "enter", message.name, stage, worker, self._attempts)
+        body = message.model_dump_json()
+        answer = self._call(message.job, "enter", message.name, stage, worker, body, self._attempts)
         return self._which_try(f"{stage} of batch {message.name}", answer)
+
+    def has(self, message: BatchMessage, worker: str) -> bool:
+        """True while the batch is in the worker's hands."""
+        entry = self._redis.hget(f"{key_of(message.job)}:flight", message.name)
+        return entry is not None and str(entry).split(" ", 2)[1] == worker
 
     def plan(self, message: BatchMessage) -> str | None:
         """The plan that the batch was rendered by; None once its chunk is done."""
@@ -74,6 +82,18 @@ class Batches(Base):
         slot = message.slot
         answer = self._call(message.job, "forget_batch", message.name, slot.pool, slot.token)
         return [read_batch(body) for body in answer]
+
+    def lost_behind(self, job: str, segment: int, batch: int) -> bool:
+        """True when the batch whose turn it is was forgotten, and stands before this one in its
+        segment: the decoder that is at this one has to begin again."""
+        return self._call(job, "lost_behind", f"{segment}:{batch}") == ["1"]
+
+    def forget_parked(self, job: str, segment: int, batch: int, arena: str) -> BatchMessage | None:
+        """There is no slot in `arena` for a batch to be decoded. If all of the job that is on its
+        way waits for just this one, the last of them in that arena, which is forgotten: it is
+        decoded again later, its slot is the caller's to give back."""
+        answer = self._call(job, "forget_parked", f"{segment}:{batch}", arena)
+        return read_batch(answer[0]) if answer else None
 
     def replace(self, message: ReplaceMessage) -> BatchMessage | None:
         """Give the batch up: its frames will show the last good one. A batch whose turn has come by

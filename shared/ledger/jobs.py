@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError, WorkOverError
 from shared.jobs import JobSpec, JobState, OutputPlan, SourceInfo
@@ -10,7 +11,7 @@ from shared.ledger.base import ENDED, LIVE, Base, key_of
 from shared.ledger.records import Facts, JobResult
 
 PARTS = (
-    "segments", "ready", "running", "attempts", "batches", "losses", "redo", "flight", "faces",
+    "segments", "ready", "running", "batches", "losses", "redo", "flight", "faces",
     "plans", "parked", "chunks", "tracker", "hands", "tries", "why", "replaced",
 )  # fmt: skip
 
@@ -33,11 +34,7 @@ class Jobs(Base):
         if answer == ["foreign"]:
             raise PermanentError(ErrorCode.BAD_OPTION, "A job with this id exists already.")
         if answer == ["full"]:
-            raise PermanentError(
-                ErrorCode.OVER_QUOTA,
-                f"{most_live} jobs are queued or running, which is the quota; wait for one to end, "
-                "or cancel one.",
-            )
+            raise over_quota(most_live)
         return JobState.QUEUED if answer == ["new"] else JobState(answer[0])
 
     def is_ending(self, job: str) -> bool:
@@ -102,10 +99,7 @@ class Jobs(Base):
 
     def add(self, job: str, **amounts: float) -> None:
         """Add to counters of the report, for example `cpu_ms_decode`."""
-        flat: list[str | float] = []
-        for name, amount in amounts.items():
-            flat += [name, amount]
-        self._call(job, "add", *flat)
+        self._call(job, "add", *_flat(amounts))
 
     def counter(self, job: str, name: str) -> int:
         """A counter of the report, 0 when nothing was counted."""
@@ -151,6 +145,11 @@ class Jobs(Base):
         reason = "" if why is None else f"{why.code.value} {why.message}"
         self._call(job, "let_go", item, worker, reason, int(untried))
 
+    def put_down(self, job: str, item: str, worker: str, **amounts: float) -> None:
+        """The worker's task is over: what it still has of the item is in nobody's hands, whether
+        the job has ended or not. `amounts` as in `add`."""
+        self._call(job, "put_down", item, worker, *_flat(amounts))
+
     def hands(self, job: str) -> dict[str, str]:
         """Items in somebody's hands: item -> worker."""
         return {str(k): str(v) for k, v in self._redis.hgetall(f"{key_of(job)}:hands").items()}
@@ -159,3 +158,16 @@ class Jobs(Base):
         now = int(time.time() * 1000)
         args = (job, state.value, code, message, result, self._retention_s, now)
         return self._call(job, "finish", *args) == ["1"]
+
+
+def over_quota(most_live: int) -> PermanentError:
+    """The error for one job more than an owner may have live."""
+    return PermanentError(
+        ErrorCode.OVER_QUOTA,
+        f"{most_live} jobs are queued or running, which is the quota; wait for one to end, "
+        "or cancel one.",
+    )
+
+
+def _flat(amounts: Mapping[str, float]) -> list[str | float]:
+    return [each for pair in amounts.items() for each in pair]

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from celery import signals
-from celery.exceptions import OperationalError
 from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
 from pydantic import ValidationError
@@ -354,8 +353,9 @@ class StageWorker:
         self._meter.count(TASKS_DONE, task=task, outcome=outcome)
         self._meter.observe(TASK_SECONDS, time.monotonic() - began_s, task=task)
         spent_ms = (time.process_time() - started) * 1000
-        with suppress(TemporaryError):
-            runtime.ledger.add(job, **{f"cpu_ms_{self.stage}": round(spent_ms, 1)})
+        spent = {f"cpu_ms_{self.stage}": round(spent_ms, 1)}
+        # What a living worker has in hands nobody else takes up, and keeps an ended job's objects.
+        self._surely(lambda: runtime.ledger.put_down(job, message.item, runtime.worker, **spent))
 
     def _facts(self, task: str, message: Message) -> dict[str, str | int]:
         """What every line in the log says while a message is worked on."""
@@ -406,7 +406,7 @@ class StageWorker:
             try:
                 action()
                 return
-            except (RedisError, TemporaryError, OperationalError) as error:
+            except (RedisError, TemporaryError) as error:
                 self._log.warning("Redis out of reach", reason=str(error))
                 self._meter.count(REDIS_ERRORS, stage=self.stage)
             if time.monotonic() > deadline:

@@ -62,7 +62,7 @@ def batch(made: Bench) -> BatchMessage:
     slot[:] = np.random.default_rng(1).integers(60, 90, slot.size, np.uint8)
     pts = tuple(512 * at for at in range(FRAMES))
     message = BatchMessage(job="j", segment=0, batch=0, layout=LAYOUT, pts=pts, slot=ref)
-    assert runtime.ledger.send(message, "compose") == "go"
+    assert runtime.ledger.send(message, "compose", "w") == "go"
     runtime.ledger.planned(message, planned().model_dump_json(), "{}", 2)
     return message
 

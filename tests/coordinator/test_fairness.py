@@ -175,7 +175,7 @@ def test_a_segment_that_later_ones_at_decoders_wait_for_goes_beside_them(made: R
     dispatcher.step()
     dispatcher.step()
     assert [message.item for _, message in fleet.pending] == ["segment:0"]
-    assert made.ledger.running("j") == {0: 2, 1: 1}
+    assert set(made.ledger.running("j")) == {0, 1}
 
 
 class DyingError(Exception):

@@ -75,7 +75,7 @@ def test_no_step_of_the_coordinator_costs_more_with_a_thousand_jobs_than_with_te
 
         def serve() -> None:
             (message,) = (each for _, each in fleet.pending if isinstance(each, SegmentMessage))
-            ledger.segment_done(message.job, message.segment.index, 1, 0, NONE)
+            ledger.segment_done(message.job, message.segment.index, message.attempt, 0, NONE)
             dispatcher.step()
 
         found = [
@@ -147,8 +147,8 @@ class Anything:
             lambda: ledger.take_segment(job, 2),
             lambda: ledger.return_segment(job, index, attempt, gave_back=pick((True, False))),
             lambda: ledger.segment_done(job, index, attempt, 1, NONE),
-            lambda: ledger.send(decoded, "infer"),
-            lambda: ledger.send(composed, "encode"),
+            lambda: ledger.send(decoded, "infer", "w"),
+            lambda: ledger.send(composed, "encode", "w"),
             lambda: ledger.forget_batch(pick((decoded, composed))),
             lambda: ledger.chunk_done(composed, chunk),
             lambda: ledger.let_go(job, pick(("split", "mux", name)), "w"),

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from services.coordinator.closing import Closing
 from services.coordinator.dispatch import Dispatcher
-from services.coordinator.recovery import Recovery
+from services.coordinator.recovery import EVERY_S, Recovery
 from services.coordinator.telling import Telling
 from shared.arena.base import ArenaDescriptor
 from shared.arena.registry import ArenaRegistry
-from shared.errors import ErrorCode
+from shared.errors import ErrorCode, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Losses
-from shared.messages import BatchMessage
+from shared.messages import BatchMessage, Message
 from shared.queues import make_app
 from shared.redisdb import Connection
 from shared.runtime import Runtime, slot_ref
@@ -57,7 +57,7 @@ def fly(made: Runtime, job: str, name: str, stage: str) -> BatchMessage:
     assert lease is not None
     ref = slot_ref("cpu0", "g", "composed" if stage == "encode" else "decoded", lease)
     message = batch_message(name, job=job).model_copy(update={"slot": ref})
-    assert made.ledger.send(message, stage) == "go"
+    assert made.ledger.send(message, stage, "w") == "go"
     return message
 
 
@@ -100,7 +100,8 @@ def test_a_short_job_behind_long_ones_is_served_among_the_first(
             if task == "decode.segment":
                 job, _, index = item.replace("/segment:", " ").partition(" ")
                 order.append(job)
-                made.ledger.segment_done(job, int(index), 1, 0, Losses(0, 0, 0, 0))
+                attempt = made.ledger.running(job)[int(index)]
+                made.ledger.segment_done(job, int(index), attempt, 0, Losses(0, 0, 0, 0))
     assert "short" in order[:13]
     counts = {job: order.count(job) for job in order if job != "short"}
     assert max(counts.values()) - min(counts.values()) <= 1
@@ -140,6 +141,102 @@ def test_work_of_a_dead_worker_is_sent_again_and_that_of_a_living_one_is_not(
     assert made.ledger.running("j") == {}
     dispatcher.step()
     assert ("decode.segment", "j/segment:0", "decode.cpu0") in outbox.take()
+
+
+@dataclass
+class Clock:
+    """Seconds as the test says."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+class Mute:
+    """A server that is out of reach for so long when it is asked next, and lets keys expire."""
+
+    def __init__(self, redis: Connection, clock: Clock) -> None:
+        self._redis = redis
+        self._clock = clock
+        self.silent_s = 0.0
+
+    def __getattr__(self, name: str) -> object:
+        if self.silent_s:
+            self._clock.now += self.silent_s
+            self._redis.delete(PREFIX + "w")
+            self.silent_s = 0.0
+        return getattr(self._redis, name)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("waited", [True, False])
+def test_after_an_outage_of_redis_workers_have_time_to_give_signs_of_life(
+    parts: tuple[Runtime, Recorder, Dispatcher], redis: Connection, waited: bool, lives: bool
+) -> None:
+    """`waited`: for its answer; else every call failed at once."""
+    made, outbox, dispatcher = parts
+    clock = Clock()
+    mute = Mute(redis, clock)
+    dead_after_s = made.settings.dead_after_s
+    split(parts, "j", 1)
+    message = fly(made, "j", "0:0", "infer")
+    redis.set(PREFIX + "w", WORKER.format("w"))
+    assert made.ledger.enter(message, "infer", "w")
+    recovery = Recovery(replace(made, redis=mute), dispatcher, clock)  # type: ignore[arg-type]
+    recovery.step()
+    clock.now += EVERY_S
+    if waited:
+        mute.silent_s = 2 * dead_after_s
+    else:
+        clock.now += 2 * dead_after_s
+        redis.delete(PREFIX + "w")
+    for _ in range(int(dead_after_s / EVERY_S)):
+        recovery.step()
+        assert outbox.take() == []
+        clock.now += EVERY_S
+    if lives:
+        redis.set(PREFIX + "w", WORKER.format("w"))
+    clock.now += EVERY_S
+    recovery.step()
+    assert outbox.take() == ([] if lives else [("infer.batch", "j/0:0", "infer.cpu0")])
+
+
+class Refusing(Recorder):
+    """A broker that is away after so many messages."""
+
+    left = 2
+
+    def send(self, task: str, message: Message, queue: str) -> None:
+        """Write it down, or refuse."""
+        if self.left == 0:
+            raise TemporaryError(ErrorCode.BUSY, "Away.")
+        self.left -= 1
+        super().send(task, message, queue)
+
+
+def test_what_the_broker_did_not_take_is_sent_once_when_it_is_back(
+    parts: tuple[Runtime, Recorder, Dispatcher],
+) -> None:
+    made, _, _ = parts
+    for number in range(3):
+        ArenaRegistry(made.redis).publish(ARENA.model_copy(update={"name": f"cpu{number}"}))
+    for job in ("a", "b", "c"):
+        made.ledger.submit(job, job_spec())
+    split(parts, "j", 1)
+    outbox = Refusing()
+    dispatcher = Dispatcher(replace(made, outbox=outbox))
+    for _ in range(2):
+        with pytest.raises(TemporaryError):
+            dispatcher.step()
+    assert len(outbox.take()) == 2
+    outbox.left = 9
+    dispatcher.step()
+    sent = outbox.take()
+    dispatcher.step()
+    sent += outbox.take()
+    assert sorted(task for task, _, _ in sent) == ["decode.segment", "decode.split"]
 
 
 def test_a_parked_batch_is_left_alone_and_keeps_its_slot(

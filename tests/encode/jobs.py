@@ -68,10 +68,10 @@ class Bench:
         pts = tuple(TICKS * at for at in range(first, first + frames))
         message = BatchMessage(job=job, segment=0, batch=batch, layout=layout, pts=pts, slot=ref)
         ledger = self.runtime.ledger
-        assert ledger.send(message, "compose") == "go"
+        assert ledger.send(message, "compose", "w") == "go"
         plan = plan_of(frames).model_dump_json()
         ledger.planned(message, plan, "{}", 2)
-        assert ledger.send(message, "encode") == "go"
+        assert ledger.send(message, "encode", "w") == "go"
         return message
 
     def given_up(self, batch: int, frames: int, first: int | None = None) -> ReplaceMessage:

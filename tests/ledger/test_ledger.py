@@ -9,7 +9,7 @@ import pytest
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
-from shared.messages import ForeignBatch
+from shared.messages import BatchMessage, ForeignBatch, ReplaceMessage
 from shared.redisdb import Connection
 from shared.workers import PREFIX
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
@@ -33,6 +33,11 @@ def begin(ledger: Ledger, segments: int = 1) -> None:
     ledger.let_go("j", "split", "w")
     for _ in range(segments):
         assert ledger.take_segment("j", most=segments) is not None
+
+
+def done(ledger: Ledger, index: int, batches: int, losses: Losses) -> BatchMessage | None:
+    """The decoder that has the segment is through."""
+    return ledger.segment_done("j", index, ledger.running("j")[index], batches, losses)
 
 
 def chunk(name: str) -> ChunkRecord:
@@ -61,6 +66,7 @@ def test_a_failed_job_can_be_submitted_again(ledger: Ledger) -> None:
     with pytest.raises(TemporaryError):
         ledger.submit("j", job_spec())  # what it stored would be removed as the first one's
     assert ledger.cleaned("j")
+    assert not ledger.cleaned("j")  # it counts once
     assert ledger.submit("j", job_spec()) is JobState.QUEUED
     view = ledger.view("j")
     assert view is not None
@@ -83,7 +89,7 @@ def test_segments_are_given_out_in_order_and_bounded(ledger: Ledger) -> None:
 def test_an_early_batch_is_parked_and_sent_on_by_its_predecessor(ledger: Ledger) -> None:
     begin(ledger)
     for name in ("0:0", "0:1"):
-        assert ledger.send(batch_message(name), "compose") == "go"
+        assert ledger.send(batch_message(name), "compose", "w") == "go"
     early = ledger.turn(batch_message("0:1"), "w")
     assert early.plan is None
     assert early.faces is None
@@ -94,19 +100,19 @@ def test_an_early_batch_is_parked_and_sent_on_by_its_predecessor(ledger: Ledger)
 
 def test_a_batch_that_was_tracked_keeps_its_plan(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "compose")
+    ledger.send(batch_message("0:0"), "compose", "w")
     ledger.planned(batch_message("0:0"), "the plan", "{}", 2)
     assert ledger.turn(batch_message("0:0"), "other").plan == "the plan"
 
 
 def test_the_turn_passes_over_the_end_of_a_segment_and_over_empty_ones(ledger: Ledger) -> None:
     begin(ledger, segments=3)
-    ledger.segment_done("j", 1, 1, 0, NONE)
-    ledger.send(batch_message("2:0"), "compose")
+    done(ledger, 1, 0, NONE)
+    ledger.send(batch_message("2:0"), "compose", "w")
     ledger.turn(batch_message("2:0"), "w")
-    ledger.send(batch_message("0:0"), "compose")
+    ledger.send(batch_message("0:0"), "compose", "w")
     assert track(ledger, "0:0") is None
-    released = ledger.segment_done("j", 0, 1, 1, NONE)
+    released = done(ledger, 0, 1, NONE)
     assert released is not None
     assert released.name == "2:0"
 
@@ -114,11 +120,11 @@ def test_the_turn_passes_over_the_end_of_a_segment_and_over_empty_ones(ledger: L
 def test_a_job_is_muxed_when_every_batch_has_its_chunk(ledger: Ledger) -> None:
     begin(ledger, segments=2)
     for name in ("0:0", "1:0"):
-        ledger.send(batch_message(name, pool="composed"), "encode")
+        ledger.send(batch_message(name, pool="composed"), "encode", "w")
         ledger.chunk_done(batch_message(name), chunk(name))
-    ledger.segment_done("j", 0, 1, 1, NONE)
+    done(ledger, 0, 1, NONE)
     assert ledger.state("j") is JobState.RUNNING
-    ledger.segment_done("j", 1, 1, 1, NONE)
+    done(ledger, 1, 1, NONE)
     assert ledger.state("j") is JobState.MUXING
     assert [record.key for record in ledger.chunks("j")] == ["c/0:0", "c/1:0"]
 
@@ -126,31 +132,31 @@ def test_a_job_is_muxed_when_every_batch_has_its_chunk(ledger: Ledger) -> None:
 def test_a_chunk_counts_once(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:0", pool="composed")
-    ledger.send(message, "encode")
+    ledger.send(message, "encode", "w")
     for _ in range(2):
         assert ledger.chunk_done(message, chunk("0:0"))
     view = ledger.view("j")
     assert view is not None
     assert view.done[3] == 3
-    assert ledger.send(message, "infer") == "done"
+    assert ledger.send(message, "infer", "w") == "done"
     assert not ledger.wanted("j", 0, 0)
 
 
 def test_a_twin_of_a_message_finds_nothing_to_do(ledger: Ledger, redis: Connection) -> None:
     begin(ledger)
     message = batch_message("0:0")
-    ledger.send(message, "infer")
+    ledger.send(message, "infer", "w")
     redis.set(PREFIX + "first", "{}")
     assert ledger.enter(message, "infer", "first")
     assert not ledger.enter(message, "infer", "second")
-    ledger.send(message, "compose")
+    ledger.send(message, "compose", "first")
     assert not ledger.enter(message, "infer", "first")
 
 
 def test_a_dead_workers_batch_may_be_taken_up_by_another(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:0")
-    ledger.send(message, "infer")
+    ledger.send(message, "infer", "w")
     assert ledger.enter(message, "infer", "dead")
     assert ledger.enter(message, "infer", "heir")
 
@@ -158,7 +164,7 @@ def test_a_dead_workers_batch_may_be_taken_up_by_another(ledger: Ledger) -> None
 def test_work_that_fails_too_often_ends_with_an_error(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:0")
-    ledger.send(message, "infer")
+    ledger.send(message, "infer", "w")
     for _ in range(2):
         assert ledger.enter(message, "infer", "w")
     with pytest.raises(PermanentError, match="failed 2 times"):
@@ -168,7 +174,7 @@ def test_work_that_fails_too_often_ends_with_an_error(ledger: Ledger) -> None:
 def test_parking_is_no_failed_try(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:1")
-    ledger.send(message, "compose")
+    ledger.send(message, "compose", "w")
     for _ in range(5):
         assert ledger.enter(message, "compose", "w")
         ledger.turn(message, "w")
@@ -176,25 +182,25 @@ def test_parking_is_no_failed_try(ledger: Ledger) -> None:
 
 def test_a_forgotten_batch_has_its_segment_decoded_again(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "infer")
-    ledger.segment_done("j", 0, 1, 1, NONE)
+    ledger.send(batch_message("0:0"), "infer", "w")
+    done(ledger, 0, 1, NONE)
     ledger.forget_batch(batch_message("0:0"))
     again = ledger.take_segment("j", 1)
     assert again is not None
     assert again[1] == 2
     assert ledger.wanted("j", 0, 0)
-    ledger.send(batch_message("0:0", pool="composed"), "encode")
+    ledger.send(batch_message("0:0", pool="composed"), "encode", "w")
     ledger.chunk_done(batch_message("0:0"), chunk("0:0"))
     assert ledger.state("j") is JobState.RUNNING
-    ledger.segment_done("j", 0, 2, 1, NONE)
+    done(ledger, 0, 1, NONE)
     assert ledger.state("j") is JobState.MUXING
 
 
 def test_a_batch_forgotten_while_its_segment_is_decoded_is_made_afterwards(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "infer")
+    ledger.send(batch_message("0:0"), "infer", "w")
     ledger.forget_batch(batch_message("0:0"))
-    ledger.segment_done("j", 0, 1, 1, NONE)
+    done(ledger, 0, 1, NONE)
     assert ledger.take_segment("j", 1) is not None
     assert ledger.state("j") is JobState.RUNNING
 
@@ -202,14 +208,14 @@ def test_a_batch_forgotten_while_its_segment_is_decoded_is_made_afterwards(ledge
 def test_batches_parked_behind_a_forgotten_one_give_up_their_slots(ledger: Ledger) -> None:
     begin(ledger, segments=2)
     for name in ("0:0", "0:1", "1:0"):
-        ledger.send(batch_message(name), "compose")
+        ledger.send(batch_message(name), "compose", "w")
     for name in ("0:1", "1:0"):
         ledger.turn(batch_message(name), "w")
-    ledger.segment_done("j", 1, 1, 1, NONE)
+    done(ledger, 1, 1, NONE)
     ledger.forget_batch(batch_message("0:0"))
     assert list(ledger.flights("j")) == []
     assert ledger.parked("j") == set()
-    ledger.segment_done("j", 0, 1, 2, NONE)
+    done(ledger, 0, 2, NONE)
     again = [ledger.take_segment("j", 5), ledger.take_segment("j", 5)]
     assert [taken[0].index for taken in again if taken is not None] == [0, 1]
 
@@ -223,9 +229,97 @@ def test_a_late_decoder_of_an_old_attempt_changes_nothing(ledger: Ledger) -> Non
     assert not ledger.segment_is_current("j", 0, 1)
 
 
+def test_a_late_message_of_an_earlier_run_of_a_job_is_never_current(ledger: Ledger) -> None:
+    begin(ledger)
+    before = ledger.running("j")[0]
+    ledger.fail("j", ErrorCode.TOO_DAMAGED, "broken")
+    assert ledger.cleaned("j")
+    begin(ledger)
+    assert not ledger.segment_is_current("j", 0, before)
+
+
+def in_another_slot(message: BatchMessage) -> BatchMessage:
+    slot = message.slot.model_copy(update={"token": message.slot.token + 1})
+    return message.model_copy(update={"slot": slot})
+
+
+def test_a_message_about_a_slot_that_the_batch_is_no_longer_in_finds_nothing_to_do(
+    ledger: Ledger,
+) -> None:
+    begin(ledger)
+    old = batch_message("0:0")
+    ledger.send(old, "infer", "w")
+    assert [each.name for each in ledger.forget_batch(old)] == ["0:0"]
+    new = in_another_slot(old)
+    assert ledger.send(new, "infer", "w") == "go"
+    assert not ledger.enter(old, "infer", "late")
+    assert ledger.enter(new, "infer", "w")
+
+
+def test_who_seemed_dead_hands_nothing_on_once_another_took_the_batch_up(
+    ledger: Ledger,
+) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "compose", "decoder")
+    assert ledger.enter(message, "compose", "starved")
+    ledger.let_go("j", "0:0", "starved")
+    assert ledger.enter(message, "compose", "heir")
+    made = batch_message("0:0", pool="composed")
+    assert ledger.send(made, "encode", "starved") == "theirs"
+    assert ledger.has(message, "heir")
+    assert ledger.send(made, "encode", "heir") == "go"
+    # And what comes later still is of no use, but its slots are the heir's.
+    assert ledger.send(made, "encode", "heir") == "go"  # an answer that was lost
+    assert ledger.enter(made, "encode", "encoder")
+    assert ledger.send(made, "encode", "starved") == "theirs"
+
+
+def test_of_two_decoders_the_late_one_gives_back_a_slot_of_its_own_only(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer", "decoder")
+    assert ledger.enter(message, "infer", "w")
+    assert ledger.send(message, "infer", "twin") == "theirs"
+    assert ledger.send(in_another_slot(message), "infer", "twin") == "stale"
+
+
+def test_what_an_ended_job_had_is_taken_away_when_nobody_who_lives_has_anything_of_it_in_hands(
+    ledger: Ledger, redis: Connection
+) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer", "decoder")
+    for worker, item in (("batcher", "0:0"), ("muxer", "segment:0")):
+        redis.set(PREFIX + worker, "{}")
+        assert (
+            ledger.enter(message, "infer", worker)
+            if item == "0:0"
+            else ledger.take("j", item, worker)
+        )
+    ledger.cancel("j")
+    assert ledger.to_clean(5) == []
+    ledger.put_down("j", "0:0", "batcher")
+    assert ledger.to_clean(5) == []
+    redis.delete(PREFIX + "muxer")  # it died
+    assert ledger.to_clean(5) == ["j"]
+    assert ledger.cleaned("j")
+    ledger.put_down("j", "segment:0", "muxer", cpu_ms_decode=3)
+    assert ledger.to_clean(5) == []
+
+
+def test_a_late_order_to_replace_a_batch_that_was_not_given_up_does_nothing(
+    ledger: Ledger,
+) -> None:
+    begin(ledger)
+    assert not ledger.take("j", "replace:0:0", "w")
+    ledger.replace(ReplaceMessage(job="j", segment=0, batch=0, pts=(0,), why="x"))
+    assert ledger.take("j", "replace:0:0", "w")
+
+
 def test_losses_lower_what_is_expected(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.segment_done("j", 0, 1, 1, Losses(lost=3, repaired=1, dropped=2, concealed=4))
+    done(ledger, 0, 1, Losses(lost=3, repaired=1, dropped=2, concealed=4))
     view = ledger.view("j")
     assert view is not None
     assert view.expected == 5
@@ -236,7 +330,7 @@ def test_nothing_happens_to_a_job_that_ended(ledger: Ledger) -> None:
     begin(ledger)
     ledger.fail("j", ErrorCode.CANCELLED, "enough")
     assert ledger.state("j") is JobState.CANCELLED
-    assert ledger.send(batch_message("0:0"), "infer") == "stale"
+    assert ledger.send(batch_message("0:0"), "infer", "w") == "stale"
     assert not ledger.finish("j", JobResult(key="k", frames=1))
     assert ledger.live() == []
     assert ledger.ended() == ["j"]
@@ -246,7 +340,7 @@ def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
     ledger: Ledger, redis: Connection
 ) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "infer")
+    ledger.send(batch_message("0:0"), "infer", "w")
     ledger.put_faces(batch_message("0:0"), "[]")
     ledger.finish("j", JobResult(key="k", frames=1))
     ledger.forget("j")
@@ -258,17 +352,37 @@ def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
 def test_a_batch_that_moved_on_is_not_forgotten(ledger: Ledger) -> None:
     begin(ledger)
     late = batch_message("0:0")
-    ledger.send(late, "infer")
-    ledger.send(batch_message("0:0", pool="composed"), "encode")
+    ledger.send(late, "infer", "w")
+    ledger.send(batch_message("0:0", pool="composed"), "encode", "w")
     assert ledger.forget_batch(late) == []
     assert [flight.stage for flight in ledger.flights("j")] == ["encode"]
+
+
+def test_frames_that_are_lost_and_made_anew_count_once(ledger: Ledger) -> None:
+    begin(ledger)
+    for stage in ("infer", "compose", "encode"):
+        ledger.send(batch_message("0:0"), stage, "w")
+        ledger.forget_batch(batch_message("0:0"))
+        view = ledger.view("j")
+        assert view is not None
+        assert view.done == (0, 0, 0, 0)
+    # Those parked behind it are lost with it.
+    for name in ("0:0", "0:1"):
+        ledger.send(batch_message(name), "compose", "w")
+    ledger.turn(batch_message("0:1"), "w")
+    ledger.forget_batch(batch_message("0:0"))
+    for name in ("0:0", "0:1"):
+        ledger.send(batch_message(name), "infer", "w")
+    view = ledger.view("j")
+    assert view is not None
+    assert view.done == (6, 0, 0, 0)
 
 
 def test_a_batch_with_a_chunk_is_not_forgotten(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:0", pool="composed")
-    ledger.send(message, "encode")
-    ledger.segment_done("j", 0, 1, 1, NONE)
+    ledger.send(message, "encode", "w")
+    done(ledger, 0, 1, NONE)
     ledger.chunk_done(message, chunk("0:0"))
     assert ledger.forget_batch(message) == []
     assert ledger.state("j") is JobState.MUXING
@@ -277,7 +391,7 @@ def test_a_batch_with_a_chunk_is_not_forgotten(ledger: Ledger) -> None:
 def test_all_that_is_forgotten_is_told(ledger: Ledger) -> None:
     begin(ledger)
     for name in ("0:0", "0:1"):
-        ledger.send(batch_message(name), "compose")
+        ledger.send(batch_message(name), "compose", "w")
     ledger.turn(batch_message("0:1"), "w")
     told = ledger.forget_batch(batch_message("0:0"))
     assert sorted(message.name for message in told) == ["0:0", "0:1"]
@@ -285,7 +399,7 @@ def test_all_that_is_forgotten_is_told(ledger: Ledger) -> None:
 
 def test_work_that_fails_once_too_often_ends_with_its_last_reason(ledger: Ledger) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "infer")
+    ledger.send(batch_message("0:0"), "infer", "w")
     for worker in ("a", "b"):
         assert ledger.enter(batch_message("0:0"), "infer", worker)
         why = TemporaryError(ErrorCode.NO_SPACE, f"The disk of {worker} is full.")
@@ -301,7 +415,7 @@ def test_progress_forgives_what_went_wrong_before(ledger: Ledger) -> None:
         name = f"0:{attempt}"
         assert ledger.take("j", "segment:0", "w")
         ledger.return_segment("j", 0, attempt, gave_back=False)
-        ledger.send(batch_message(name, pool="composed"), "encode")
+        ledger.send(batch_message(name, pool="composed"), "encode", "w")
         ledger.chunk_done(batch_message(name), chunk(name))
         assert ledger.take_segment("j", 1) is not None
 
@@ -310,7 +424,7 @@ def test_a_job_submitted_again_finds_nothing_of_the_failed_one(
     ledger: Ledger, redis: Connection
 ) -> None:
     begin(ledger)
-    ledger.send(batch_message("0:0"), "infer")
+    ledger.send(batch_message("0:0"), "infer", "w")
     ledger.fail("j", ErrorCode.STAGE_FAILED, "broken")
     ledger.cleaned("j")
     ledger.submit("j", job_spec())
@@ -427,7 +541,7 @@ def test_a_batch_of_another_release_is_kept_track_of_and_sent_on_as_it_came(
 ) -> None:
     begin(ledger)
     for name in ("0:0", "0:1"):
-        ledger.send(batch_message(name), "compose")
+        ledger.send(batch_message(name), "compose", "w")
     late = redis.hget("df:job:j:flight", "0:1")
     stage, worker, frames, _ = str(late).split(" ", 3)
     redis.hset("df:job:j:flight", "0:1", f"{stage} {worker} {frames} {foreign('0:1')}")

@@ -47,7 +47,7 @@ class Driver:
             record = ChunkRecord(key=f"c/{number}", pts=message.pts, size_bytes=1)
             assert self._ledger.chunk_done(message, record)
         else:
-            assert self._ledger.send(message, stage) == "go"
+            assert self._ledger.send(message, stage, "w") == "go"
 
     def chunk(self, number: int, picture: bytes = b"") -> None:
         """The batch is all done, with a picture of it."""

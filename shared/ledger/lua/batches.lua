@@ -16,9 +16,17 @@ operation.in_turn = function(segment)
   return {string.match(get('turn') or '', '^(%d+):') == segment and '1' or '0'}
 end
 
--- send name stage frames message -> {'go'} | {'done'} | {'stale'}; writes down where the batch is
--- bound for before the message leaves, so that whatever dies in between it can be sent again.
-operation.send = function(name, stage, frames, message)
+-- A slot of an arena, in words that are equal for the same lease of the same slot.
+local function lease_of(message)
+  local slot = cjson.decode(message).slot
+  return slot.arena .. ' ' .. slot.generation .. ' ' .. slot.pool .. ' ' .. slot.slot .. ' ' .. slot.token
+end
+
+-- send name stage worker frames message -> {'go'} | {'done'} | {'stale'} | {'theirs'}; writes down
+-- where the batch is bound for before the message leaves, so that whatever dies in between it can be
+-- sent again. 'theirs': another worker took it up, since this one seemed dead, or has it further on;
+-- its slots are that one's, who has them by the same leases.
+operation.send = function(name, stage, worker, frames, message)
   if ended() then
     return {'stale'}
   end
@@ -29,9 +37,15 @@ operation.send = function(name, stage, frames, message)
     return {'stale'}
   end
   local before = redis.call('HGET', prefix .. 'flight', name)
-  local rank = before and RANK[string.match(before, '^(%a+) ')] or 0
-  if RANK[stage] < rank then
-    return {'stale'}
+  local rank = 0
+  if before then
+    local where, by, known = string.match(before, '^(%a+) (%S+) %d+ (.*)$')
+    rank = RANK[where]
+    if RANK[stage] < rank or (by ~= '-' and by ~= worker) then
+      -- Of two decoders each may have filled a slot of its own.
+      local own = stage == 'infer' and lease_of(known) ~= lease_of(message)
+      return {own and 'stale' or 'theirs'}
+    end
   end
   if RANK[stage] > rank then
     local done = {[1] = 'decode', [2] = 'infer', [3] = 'compose'}
@@ -43,15 +57,16 @@ operation.send = function(name, stage, frames, message)
   return {'go'}
 end
 
--- enter name stage worker most -> {'go', tries} | {'stale'} | {'spent', why}: a worker takes up the
--- batch's message; a twin finds the batch further on, or in the hands of a worker that lives.
-operation.enter = function(name, stage, worker, most)
+-- enter name stage worker message most -> {'go', tries} | {'stale'} | {'spent', why}: a worker takes
+-- up the batch's message; a twin finds the batch further on, in another slot, or in the hands of a
+-- worker that lives.
+operation.enter = function(name, stage, worker, message, most)
   local entry = redis.call('HGET', prefix .. 'flight', name)
   if ended() or not entry then
     return {'stale'}
   end
-  local where, by, frames, message = string.match(entry, '^(%a+) (%S+) (%d+) (.*)$')
-  if where ~= stage then
+  local where, by, frames, known = string.match(entry, '^(%a+) (%S+) (%d+) (.*)$')
+  if where ~= stage or lease_of(known) ~= lease_of(message) then
     return {'stale'}
   end
   if by ~= '-' and by ~= worker and alive(by) then
@@ -62,7 +77,7 @@ operation.enter = function(name, stage, worker, most)
     return poison(name)
   end
   redis.call('HSET', prefix .. 'flight', name,
-    stage .. ' ' .. worker .. ' ' .. frames .. ' ' .. message)
+    stage .. ' ' .. worker .. ' ' .. frames .. ' ' .. known)
   return {'go', tries}
 end
 
@@ -130,6 +145,14 @@ end
 -- Takes a batch back to where it was not decoded.
 local function forget(name)
   local segment = string.match(name, '^(%d+):')
+  local stage, frames = string.match(redis.call('HGET', prefix .. 'flight', name) or '',
+    '^(%a+) %S+ (%d+) ')
+  for done, rank in pairs(RANK) do
+    -- What `send` counted as done is to be done again.
+    if stage and rank < RANK[stage] then
+      redis.call('HINCRBY', job, 'frames_' .. done, -tonumber(frames))
+    end
+  end
   redis.call('HDEL', prefix .. 'flight', name)
   redis.call('HDEL', prefix .. 'parked', name)
   if redis.call('HEXISTS', prefix .. 'running', segment) == 1 then
@@ -168,6 +191,48 @@ operation.forget_batch = function(name, pool, token)
   ring()
   forgotten[#forgotten + 1] = message
   return forgotten
+end
+
+local function place_of(name)
+  local segment, batch = string.match(name or '', '^(%d+):(%d+)$')
+  return tonumber(segment), tonumber(batch)
+end
+
+-- lost_behind name -> {'1'} | {'0'}: the batch whose turn it is was forgotten after the decoder that
+-- is at batch `name` had made it, so it is made only when the segment is begun again.
+operation.lost_behind = function(name)
+  local turn = get('turn')
+  local segment, batch = place_of(turn)
+  local here, at = place_of(name)
+  local lost = not ended() and segment == here and batch < at
+    and operation.wanted(turn)[1] == '1'
+  return {lost and '1' or '0'}
+end
+
+-- forget_parked name arena -> {message?}: decode finds no slot in `arena` for batch `name`. If it is
+-- that one's turn and all that is on its way of the job waits for it, the last of those that lie in
+-- that arena is forgotten, and answered, so that its slot can be given back. Anything that still
+-- moves may free a slot by itself, or comes to wait here.
+operation.forget_parked = function(name, arena)
+  if ended() or get('turn') ~= name or operation.wanted(name)[1] == '0'
+    or redis.call('HLEN', prefix .. 'flight') > redis.call('HLEN', prefix .. 'parked') then
+    return {}
+  end
+  local last, segment, batch, message
+  local rows = redis.call('HGETALL', prefix .. 'parked')
+  for at = 1, #rows, 2 do
+    local here, index = place_of(rows[at])
+    if cjson.decode(rows[at + 1]).slot.arena == arena
+      and (not last or here > segment or (here == segment and index > batch)) then
+      last, segment, batch, message = rows[at], here, index, rows[at + 1]
+    end
+  end
+  if not last then
+    return {}
+  end
+  forget(last)
+  ring()
+  return {message}
 end
 
 -- replace name message -> {message?}: the batch can't be made; its frames will show the last good

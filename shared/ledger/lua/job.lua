@@ -1,4 +1,5 @@
--- The ledger: the durable state of all jobs. One call = one transition, atomic and idempotent.
+-- The ledger: the durable state of all jobs. One call = one transition, atomic, and safe to repeat
+-- after a lost answer (`Script.call` of shared/redisdb.py says what that may cost).
 -- One script in parts, joined in this order: job (what all of it uses), indexes, work, segments,
 -- batches, lifecycle, dispatch, call.
 --
@@ -16,7 +17,7 @@
 --           replaced  hash  "s:b" -> message to `encode.replace`: batches that could not be made
 --           tries     hash  piece of work -> how often it was taken up since the last progress
 --           why       hash  item -> "code sentence" of its last failure
---           attempts  hash  index -> attempts                losses   hash  index -> "lost repaired dropped concealed"
+--           losses    hash  index -> "lost repaired dropped concealed"
 --           redo      set   segments to be dispatched again when their decoder is through
 --           tracker   string, state of the tracker after the batch before `turn`
 --           events    stream  type, data: what happened to the job, for who watches it
@@ -30,6 +31,8 @@
 --           changed   zset  jobs whose progress is to be told, by the time of the change, ms
 --           kept      zset  ended jobs whose record and objects are there -> time of the end, ms
 --           clock     hash  virtual times: segments, splits, class:0 .. class:9
+--           attempt   string  the number of the last attempt at a segment, of all there are: a late
+--                     message of an earlier run of a job has none that is current
 --           hooks     zset  ended jobs whose webhook is to be called -> when, ms
 --           hook_tries  hash  job -> how often it was called
 --           list:SCOPE:STATE  zset  job -> time of submission, ms; SCOPE is `all` or `of:OWNER`,
@@ -46,7 +49,7 @@ local me = string.sub(job, #base + 1)
 
 local BELL = 'df:bell'
 
-local PARTS = {'segments', 'ready', 'running', 'attempts', 'batches', 'losses', 'redo', 'flight',
+local PARTS = {'segments', 'ready', 'running', 'batches', 'losses', 'redo', 'flight',
   'faces', 'plans', 'parked', 'chunks', 'tracker', 'hands', 'tries', 'why',
   'replaced'}
 

@@ -120,37 +120,40 @@ operation.unhook = function()
   return {'1'}
 end
 
--- cleaned ttl_s -> {'1'} | {'0'} (it was submitted again): of an ended job only the record is left,
--- which expires by itself if nobody buries it.
+-- cleaned ttl_s -> {'1'} | {'0'} (it was submitted again) | {'known'} (it was cleaned up after before):
+-- of an ended job only the record is left, which expires by itself if nobody buries it.
 operation.cleaned = function(ttl)
   if get('state') and not ended() then
     return {'0'}
   end
+  local known = get('state') and redis.call('HSETNX', job, 'cleaned', 1) == 0
   for _, part in ipairs(PARTS) do
     redis.call('DEL', prefix .. part)
   end
   redis.call('SREM', ended_jobs, me)
   redis.call('EXPIRE', job, ttl)
   redis.call('EXPIRE', prefix .. 'events', ttl)
-  return {'1'}
+  return {known and 'known' or '1'}
 end
 
--- outlived retention_ms count -> {job...}: ended so long ago and cleaned up after, oldest first. One
--- whose record is gone was dropped with its objects, and is passed over for good.
-operation.outlived = function(retention, count)
-  local answer = {}
+-- outlived retention_ms look -> {job} | {}: one of the oldest `look` that ended so long ago and were
+-- cleaned up after. It is one of the ended from here on, so that nobody submits it again while its
+-- objects go; `bury` takes it out, or `cleaned` if whoever asked comes to nothing. One whose record
+-- is gone was dropped with its objects, and is passed over for good.
+operation.outlived = function(retention, look)
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'kept', '-inf', now_ms() - retention,
-    'LIMIT', 0, count)) do
+    'LIMIT', 0, look)) do
     if redis.call('EXISTS', base .. each) == 0 then
       redis.call('ZREM', across .. 'kept', each)
-    elseif redis.call('SISMEMBER', ended_jobs, each) == 0 then
-      answer[#answer + 1] = each
+    elseif redis.call('SADD', ended_jobs, each) == 1 then
+      return {each}
     end
   end
-  return answer
+  return {}
 end
 
--- bury retention_ms -> {'1'} | {'0'} (it was submitted again): drops the record, the last of it.
+-- bury retention_ms -> {'1'} | {'0'} (somebody submitted or dropped it): drops the record, the last of
+-- it.
 operation.bury = function(retention)
   local at = redis.call('ZSCORE', across .. 'kept', me)
   if not at or not ended() or tonumber(at) > now_ms() - retention then
@@ -173,11 +176,5 @@ operation.unlist = function(scope, state, ...)
       redis.call('ZREM', across .. 'list:' .. scope .. ':' .. state, each)
     end
   end
-  return {'1'}
-end
-
--- ring -> {'1'}: wakes the coordinator.
-operation.ring = function()
-  ring()
   return {'1'}
 end

@@ -84,7 +84,7 @@ operation.take_segment = function(most)
   if not index then
     return {}
   end
-  local attempt = redis.call('HINCRBY', prefix .. 'attempts', index, 1)
+  local attempt = redis.call('INCR', across .. 'attempt')
   redis.call('HSET', prefix .. 'running', index, attempt)
   charge()
   return {redis.call('HGET', prefix .. 'segments', index), tostring(attempt)}

@@ -27,7 +27,8 @@ operation.take = function(item, worker, most)
   local fits = (item == 'split' and (state == 'queued' or state == 'splitting'))
     or (item == 'mux' and state == 'muxing')
     or (string.match(item, '^segment:') and not ended())
-    or (string.match(item, '^replace:') and not ended())
+    or (string.match(item, '^replace:') and not ended()
+      and redis.call('HEXISTS', prefix .. 'replaced', string.sub(item, 9)) == 1)
   local by = redis.call('HGET', prefix .. 'hands', item)
   if not fits or (by and by ~= worker and alive(by)) then
     return {'stale'}
@@ -65,4 +66,40 @@ operation.let_go = function(item, worker, why, untried)
     untry(stage .. ' ' .. item, untried)
   end
   return {'1'}
+end
+
+-- put_down item worker [field amount ...] -> {'1'}: the task is over, whatever became of it: what the
+-- worker still has of the item is in nobody's hands, also when the job has ended (see `unheld`).
+-- Counters as in `add`.
+operation.put_down = function(item, worker, ...)
+  if redis.call('HGET', prefix .. 'hands', item) == worker then
+    redis.call('HDEL', prefix .. 'hands', item)
+  end
+  local entry = redis.call('HGET', prefix .. 'flight', item)
+  local stage, by, rest = string.match(entry or '', '^(%a+) (%S+) (.*)$')
+  if by == worker then
+    redis.call('HSET', prefix .. 'flight', item, stage .. ' - ' .. rest)
+  end
+  return operation.add(...)
+end
+
+-- unheld job... -> {job...}: those of which no worker that lives has anything in hands. What an ended
+-- job had may be taken away then, and the job may be made again: nobody writes for it any more.
+operation.unheld = function(...)
+  local answer = {}
+  for _, each in ipairs({...}) do
+    focus(each)
+    local held = false
+    for _, worker in ipairs(redis.call('HVALS', prefix .. 'hands')) do
+      held = held or alive(worker)
+    end
+    for _, entry in ipairs(redis.call('HVALS', prefix .. 'flight')) do
+      local by = string.match(entry, '^%a+ (%S+)')
+      held = held or (by ~= '-' and alive(by))
+    end
+    if not held then
+      answer[#answer + 1] = each
+    end
+  end
+  return answer
 end
