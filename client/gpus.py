@@ -7,8 +7,9 @@ import sys
 from importlib.util import find_spec
 
 from shared.errors import ErrorCode, PermanentError
-from shared.gpu import Hardware, devices
-from shared.settings import Settings
+from shared.gpu import Gpu, Hardware, MigSlice, devices
+from shared.gpu.inventory import units
+from shared.settings import MIB, Settings
 from shared.settings.places import DETECTED
 
 DEFAULT_ARENA = "cpu0"
@@ -24,7 +25,7 @@ def places(settings: Settings, hardware: Hardware) -> list[Settings]:
         raise PermanentError(
             ErrorCode.BAD_OPTION,
             "DUALFACE_GPU_DEVICES names GPUs, but the packages for them are not installed: "
-            "make setup GPU=1.",
+            "`make setup GPU=1`, then `.venv-gpu/bin/dualface`.",
         )
     if not chosen:
         return [unprobed(settings)]
@@ -59,7 +60,7 @@ def look(settings: Settings) -> Hardware:
 def suited(settings: Settings, hardware: Hardware) -> Settings:
     """The settings with what suits these GPUs, which are probed where they are new: some ten
     seconds, once."""
-    if not hardware.gpus:
+    if not hardware.gpus or find_spec("cupy") is None:  # what can't be used would fail every trial
         return settings
     from client.doctor.detect import probe, why_probe
 
@@ -87,9 +88,33 @@ def of_gpu(settings: Settings, hardware: Hardware, number: int, chosen: list[str
 
 
 def encoders(settings: Settings, hardware: Hardware, gpus: int, uuid: str) -> int:
-    """Encoder processes of a GPU. Each has a CUDA context, some 500 MiB of its memory: one for each
-    stream where NVENC encodes; where cores do, as on an A100 or H100, this GPU's share of them."""
-    gpu = next((each for each in hardware.gpus if each.uuid == uuid), None)
-    if gpu is not None and gpu.nvenc is False:
-        return max(1, len(os.sched_getaffinity(0)) // gpus)
-    return settings.max_concurrent_streams
+    """Encoder processes of a GPU or slice, one of `gpus` that are used: one for each stream where
+    NVENC encodes; where cores do, this one's share of them, as far as its memory has room for their
+    contexts."""
+    streams = settings.max_concurrent_streams
+    gpu = next(each for each in hardware.gpus if uuid in units(each))
+    part = next((each for each in gpu.slices if each.uuid == uuid), None)
+    if not _on_cores(settings, gpu, part):
+        return streams
+    from shared.settings.hardware import encoders_on_cores  # where there is a GPU only
+
+    cores = max(1, len(os.sched_getaffinity(0)) // gpus)
+    memory = gpu.memory_total_bytes if part is None else part.memory_bytes
+    if memory is None:
+        return min(cores, streams)  # no more than where NVENC encodes, whose room is unknown, too
+    return encoders_on_cores(
+        cores,
+        memory // MIB,
+        streams,
+        memory_share=settings.gpu_memory_share,
+        engine_margin=settings.gpu_engine_margin,
+        arena_mib=settings.arena_mib,
+    )
+
+
+def _on_cores(settings: Settings, gpu: Gpu, part: MigSlice | None) -> bool:
+    """True where x264 encodes: no session of NVENC is allowed, as after trials in which none
+    worked, or the GPU has no NVENC by its name (A100, H100), or the slice by its profile."""
+    if settings.nvenc_sessions == 0 or gpu.nvenc is False:
+        return True
+    return part is not None and part.encoders == 0

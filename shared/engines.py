@@ -3,6 +3,10 @@
 The first is the best. One that can't do it, or breaks while at it, is out of the chain for this
 piece of work only, and the next one does it anew: what a user gets is slower, not broken. An engine
 that ends its process is passed over by the number of tries instead (`from_due`).
+
+What can't do a piece of work at all (it is not installed, the hardware lacks it, no session of it
+is allowed) is no failure: it is said once and not counted. An engine that should have done it, and
+did not, is counted and said each time.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from shared.sessions import SessionNeed
 
 E = TypeVar("E")
 T = TypeVar("T")
+
+MOST_TOLD = 256
+"""Reasons that a process remembers having said; beyond them it begins anew."""
 
 Check = Callable[[], None]
 """Called now and then while an engine works: raises once its session's lease is lost."""
@@ -67,10 +74,14 @@ def first_able(
     *,
     name: Callable[[E], str],
     session: Callable[[E], SessionNeed | None] = lambda _: None,
+    refusal: Callable[[E], EngineError | None] = lambda _: None,
 ) -> T:
     """What the first able engine of `chain` makes of the work: `do(engine, check)`, called from its
-    beginning for each. Noted for the job's report and the figures, with the reason where it was not
-    the first one's turn.
+    beginning for each. Noted for the job's report and the figures, with the reason where one before
+    it should have done it.
+
+    `refusal`: why an engine can't do it, where that is known without asking the device; no session
+    is held for it then.
 
     Raises DeferredError while a driver refuses a session and there is hope for it; what the last
     engine raised when none is able; DeviceLostError at once, as no other engine could do better.
@@ -80,6 +91,8 @@ def first_able(
     for engine in chain:
         need = session(engine)
         try:
+            if (known := refusal(engine)) is not None:
+                raise known
             with runtime.sessions.hold(need, work.job, work.priority) as check:
                 made = do(engine, check)
         except EngineBusyError as error:
@@ -93,13 +106,29 @@ def first_able(
         except DeviceLostError:
             raise
         except EngineError as error:
-            last, why = error, "failed" if error.able else "unsupported"
+            last = error
+            if not error.able:
+                _say_once(runtime, name(engine), error)
+                continue
+            why = "failed"
         else:
             runtime.serve(work.job, work.stage, name(engine), why)
             return made
         Log().warning("engine passed over", engine=name(engine), why=why, reason=last.message)
     assert last is not None
     raise last
+
+
+def _say_once(runtime: Runtime, engine: str, error: EngineError) -> None:
+    """Log that `engine` can't do some work, once in this process for each reason."""
+    told = engine, error.message
+    if told in runtime.told:
+        return
+    if len(runtime.told) >= MOST_TOLD:
+        runtime.told.clear()
+    runtime.told.add(told)
+    log = Log()
+    log.warning("engine passed over", engine=engine, why="unsupported", reason=error.message)
 
 
 def able(makers: Sequence[Callable[[], E]]) -> list[E]:

@@ -32,6 +32,7 @@ from typing import NamedTuple
 from shared.errors import (
     DeferredError,
     EngineBusyError,
+    EngineError,
     ErrorCode,
     TemporaryError,
     WorkOverError,
@@ -146,8 +147,9 @@ class Sessions:
         called now and then, cheap: it raises TemporaryError once the lease is lost.
 
         Blocks while all are taken, at most `slot_wait_s`; then, or when the worker drains, raises
-        DeferredError; WorkOverError within a second of the job's end; EngineBusyError where no
-        session is allowed. Left without an exception, the session may stay open; else it is closed.
+        DeferredError; WorkOverError within a second of the job's end; EngineError, not able, where
+        no session is allowed. Left without an exception, the session may stay open; else it is
+        closed.
         """
         if need is None:
             yield lambda: None
@@ -182,7 +184,7 @@ class Sessions:
             known = _Refusal(now, now, FIRST_PAUSE_S)  # an older one tells nothing of this one
         pause_s = min(2 * known.pause_s, LONGEST_PAUSE_S)
         self._refused[thing] = _Refusal(known.first_s, now, pause_s)
-        if self._allowed(need) and now - known.first_s < patience_s:
+        if now - known.first_s < patience_s:
             raise DeferredError(error.code, error.message, known.pause_s) from error
 
     def close(self) -> None:
@@ -225,7 +227,7 @@ class Sessions:
             self._leases.open(thing, self._allowed(need))
             self._opened.add(thing)
         if self._leases.look(thing).capacity == 0:
-            raise EngineBusyError(ErrorCode.BUSY, f"No session of {need.kind} is allowed here.")
+            raise EngineError(f"No session of {need.kind} is allowed here.")
         lease = self._leases.acquire(
             thing,
             f"{self._worker}/{need.kind}",

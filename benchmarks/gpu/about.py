@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.gpu.results import Machine
+from shared.cuda.counts import decoding_engines
 from shared.cuda.own import OwnDevice
 from shared.gpu import Gpus, inventory
 from shared.metrics import Meter
@@ -21,12 +22,13 @@ DOUBLE = "Double of a GPU"
 
 @dataclass(frozen=True)
 class Gpu:
-    """The device as CUDA tells of it."""
+    """The device as CUDA tells of it. `nvdec_engines`: None where nobody tells."""
 
     name: str
     uuid: str
     compute: tuple[int, int]
     total_bytes: int
+    nvdec_engines: int | None = None
 
     @property
     def double(self) -> bool:
@@ -37,7 +39,14 @@ class Gpu:
 def look(_: object, settings: Settings) -> Gpu:
     """Opens the device; for a process of its own."""
     device = OwnDevice(settings, Meter())()
-    return Gpu(device.name, device.uuid, device.compute, device.total_bytes)
+    engines = _slice_engines(device.uuid) or decoding_engines()
+    return Gpu(device.name, device.uuid, device.compute, device.total_bytes, engines)
+
+
+def _slice_engines(uuid: str) -> int | None:
+    """Of NVDEC, by NVML, which tells it of MIG slices alone."""
+    slices = [part for gpu in inventory().gpus for part in gpu.slices]
+    return next((part.decoders for part in slices if part.uuid == uuid), None)
 
 
 def machine(gpu: Gpu) -> Machine:

@@ -27,7 +27,8 @@ WARM_UP_FRAMES = 64
 
 
 def measure(bench: Bench) -> Outcome:
-    """Frames/s by number of decoders, against the engine's rating and software; ms to open one."""
+    """Frames/s by number of decoders, against their engines' rating and software; ms to open
+    one."""
     figures: list[Figure] = []
     notes: list[str] = []
     lines: list[str] = []
@@ -41,20 +42,15 @@ def measure(bench: Bench) -> Outcome:
         most = max(bench.sizes.decoders)
         software = _speeds(bench, clip, _software, (1, most))
         rated = rating(codec, bench.gpu.compute, bench.gpu.uuid)
-        notes.append(f"{codec}: rated: {rated.how if rated else 'unknown'}.")
+        notes.append(f"{codec}: rated: {rated.how if rated else 'unknown'}; {_engines(bench)}.")
         for count, values in nvdec.items():
             what = f"{count} processes, each a decoder of its own" if count > 1 else "one decoder"
             figures.append(figure(f"{codec} nvdec x{count}", "frames/s", values, what))
             if rated:
-                shares = [100 * value / rated.fps for value in values]
-                figures.append(
-                    figure(
-                        f"{codec} nvdec x{count} of one engine's rating",
-                        "%",
-                        shares,
-                        "above 100 where the GPU has more engines than one",
-                    )
-                )
+                most_fps = rated.of(count, bench.gpu.nvdec_engines)
+                shares = [100 * value / most_fps for value in values]
+                name = f"{codec} nvdec x{count} of the rating"
+                figures.append(figure(name, "%", shares, f"{most_fps:.0f} frames/s by the rating"))
         threads = bench.settings.decode_threads
         for count, values in software.items():
             name = f"{codec} software x{count}"
@@ -70,6 +66,12 @@ def measure(bench: Bench) -> Outcome:
         lines.append(f"{codec} x{most} {statistics.median(nvdec[most]):.0f} frames/s")
     figures += _opening(bench)
     return Outcome(line=", ".join(lines), figures=tuple(figures), notes=tuple(notes))
+
+
+def _engines(bench: Bench) -> str:
+    """What is known of their number."""
+    count = bench.gpu.nvdec_engines
+    return f"engines: {count}" if count else "how many engines it has nobody tells, taken for one"
 
 
 def _speeds(

@@ -4,7 +4,7 @@
 (docs.nvidia.com/video-technologies/video-codec-sdk/13.0/nvdec-application-note): frames/s of one
 engine, 1920x1080 4:2:0, at the highest video clock of the GPU it was measured on, in MHz; "scales
 (almost) linearly" with the clock. It says of GA100 and Hopper that they have Turing's engines. How
-many engines a GPU has it does not say, and no API tells; one decoder never uses more than one.
+many engines a GPU has it does not say; its driver does. One decoder never uses more than one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Rating:
 
     fps: float
     how: str
+
+    def of(self, decoders: int, engines: int | None) -> float:
+        """Frames/s of so many decoders at a time. `engines` of the GPU; None: nobody tells, one."""
+        return self.fps * min(decoders, engines or 1)
 
 
 @dataclass(frozen=True)

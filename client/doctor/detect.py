@@ -72,11 +72,11 @@ def keep(settings: Settings, hardware: Hardware, found: Sequence[Finding]) -> It
 def _facts(gpu: Gpu, uuid: str, found: Sequence[Finding]) -> GpuFacts:
     part = next((each for each in gpu.slices if each.uuid == uuid), None)
     memory = gpu.memory_total_bytes if part is None else part.memory_bytes
-    # NVML tells how many engines a slice has, of a GPU only whether there are any.
-    encoders = 1 if part is None else part.encoders or 0
-    decoders = 1 if part is None else part.decoders or 0
-    opened = [each.facts.get("opened") for each in found if each.check == "encode.sessions"]
-    sessions = opened[0] if opened and isinstance(opened[0], int) and opened[0] > 0 else None
+    # NVML tells how many engines a slice has; of a GPU the codecs' library does.
+    encoders = _engines(found, NVENC) if part is None else part.encoders or 0
+    decoders = _engines(found, NVDEC) if part is None else part.decoders or 0
+    tried = next((each.facts for each in found if each.check == "encode.sessions"), {})
+    opened = tried.get("opened")
     return GpuFacts(
         uuid=uuid,
         name=gpu.name if part is None else f"{gpu.name} {part.profile}",
@@ -84,8 +84,15 @@ def _facts(gpu: Gpu, uuid: str, found: Sequence[Finding]) -> GpuFacts:
         compute=gpu.compute or (0, 0),
         nvenc_engines=encoders if _works(found, NVENC) else 0,
         nvdec_engines=decoders if _works(found, NVDEC) else 0,
-        nvenc_sessions=sessions,
+        nvenc_sessions=opened if isinstance(opened, int) and opened > 0 else None,
+        nvenc_refused=tried.get("refused") is not False,
     )
+
+
+def _engines(found: Sequence[Finding], checks: Sequence[str]) -> int:
+    """How many the trials were told of; 1 where nobody tells."""
+    told = [each.facts.get("engines") for each in found if each.check in checks]
+    return max([1, *(count for count in told if isinstance(count, int))])
 
 
 def _works(found: Sequence[Finding], checks: Sequence[str]) -> bool:

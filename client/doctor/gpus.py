@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,7 +13,7 @@ from client.doctor.quick import driver_version
 from shared.errors import PermanentError
 from shared.findings import Fact, Finding, State, not_here, ok, problem, warning
 from shared.gpu import Gpu, Hardware, devices
-from shared.gpu.inventory import able
+from shared.gpu.inventory import VISIBLE, able
 from shared.gpu.matrix import COMPUTE, DRIVER, PACKAGES, Package, unmet, version_of
 from shared.settings import MIB, Settings
 
@@ -20,8 +21,8 @@ NVML_LIMIT_S = 20.0
 """Without persistence mode the first question loads the driver: seconds per GPU."""
 
 INSTALL = (
-    "for GPUs: NVIDIA's driver from 580 on, and `make setup GPU=1`. Without one the CPU does all "
-    "the work"
+    "for GPUs: NVIDIA's driver from 580 on, `make setup GPU=1`, then `.venv-gpu/bin/dualface`. "
+    "Without one the CPU does all the work"
 )
 DRIVER_FIX = (
     "see what `nvidia-smi` says; after an update of the driver restart the machine; in a "
@@ -88,11 +89,15 @@ def gpus(hardware: Hardware, settings: Settings) -> Iterator[Finding]:
         yield problem("gpu choice", error.message, "set DUALFACE_GPU_DEVICES to auto, or to those")
         return
     if hardware.gpus:
-        text = f"used: {', '.join(used) or 'none'}"
+        text, fix = f"used: {', '.join(used) or 'none'}", "see above why none will do"
+        named = os.environ.get(VISIBLE)
+        if named is not None and settings.gpu_devices == "auto":
+            text += f"; {VISIBLE}={named!r} allows no other"
+            fix += f", and whether {VISIBLE} is to name one"
         if used or settings.gpu_devices == "none":
             yield ok("gpu choice", text, used=used)
         else:
-            yield warning("gpu choice", text, "see above why none will do", used=used)
+            yield warning("gpu choice", text, fix, used=used)
 
 
 def packages(hardware: Hardware, settings: Settings) -> Iterator[Finding]:
@@ -136,9 +141,11 @@ def on_cpu(module: str) -> list[Finding]:
 
 def session_limits(settings: Settings, found: Sequence[Finding]) -> Iterator[Finding]:
     """Whether as many sessions opened as the settings allow."""
-    opened = [(each, each.facts["opened"]) for each in found if each.check == "encode.sessions"]
-    for finding, count in opened:
-        if isinstance(count, int) and finding.state is State.OK and count < settings.nvenc_sessions:
+    for finding in found:
+        if finding.check != "encode.sessions" or finding.state is not State.OK:
+            continue
+        count, refused = finding.facts["opened"], finding.facts.get("refused", True)
+        if isinstance(count, int) and refused and count < settings.nvenc_sessions:
             yield warning(
                 "encode.limit",
                 f"only {count} encoders open at a time, {settings.nvenc_sessions} are allowed",

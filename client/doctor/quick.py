@@ -14,6 +14,8 @@ from shared.settings import MIB, Settings
 MOST = 3
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 """Of the loaded kernel module; NVML would have to be opened, which takes up to seconds."""
+NEEDED = ("pynvml", "cupy")
+"""Modules without which no GPU is found, or none is used."""
 MEMORY_FILE = Path("/proc/meminfo")
 DISK_LEAST_MIB = 1024
 MEMORY_LEAST_MIB = 1024
@@ -44,10 +46,10 @@ def driver_version(file: Path = DRIVER_FILE) -> str:
 def _gpu(settings: Settings, driver: str) -> list[str]:
     if settings.gpu_devices == "none" or not driver:
         return []
-    if find_spec("pynvml") is None:
+    if any(find_spec(module) is None for module in NEEDED):
         return [
-            "There is an NVIDIA driver, but the packages for GPUs are not installed (`make setup "
-            "GPU=1`), so the CPU does all the work."
+            "There is an NVIDIA driver, but the packages for GPUs are not installed, so the CPU "
+            "does all the work: `make setup GPU=1`, then `.venv-gpu/bin/dualface`."
         ]
     old = unmet(DRIVER[:1], version_of(driver))
     return [

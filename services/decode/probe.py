@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from services.decode.engines.base import SegmentDecoder
 from services.decode.engines.pyav import PyAvDecoder
 from services.decode.split import split
+from shared.cuda.counts import decoding_engines
 from shared.errors import DualfaceError, EngineError
 from shared.findings import Finding, Step, look, ok, problem, warning
 from shared.jobs import Segment, SourceInfo
@@ -132,7 +133,13 @@ class _Bench:
                 done.append(codec)
         _close(decoder)
         if done:
-            yield ok(check, f"{decoder.name} decodes {', '.join(done)}", codecs=done)
+            text = f"{decoder.name} decodes {', '.join(done)}"
+            if check != "decode.nvdec":
+                yield ok(check, text, codecs=done)
+                return
+            engines = decoding_engines()
+            text += f", {engines} x NVDEC" if engines else ""
+            yield ok(check, text, codecs=done, engines=engines)
 
     def _wrong(self, decoder: SegmentDecoder, video: _Video) -> str:
         """What is wrong with what it makes of the video, "" if nothing."""

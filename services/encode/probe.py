@@ -20,6 +20,7 @@ import numpy as np
 
 from services.encode.engines.base import ChunkEncoder, Frame
 from services.encode.engines.pyav import PyAvEncoder
+from shared.cuda.counts import encoding_engines
 from shared.errors import DualfaceError, EngineBusyError, EngineError
 from shared.findings import Finding, Step, look, not_here, ok, problem, warning
 from shared.jobs import Codec, ColorTags, OutputPlan, Rect
@@ -108,7 +109,13 @@ class _Bench:
         # What encodes nothing has one reason.
         yield from wrong if done else wrong[:1]
         if done:
-            yield ok(check, f"{check.partition('.')[2]} encodes {', '.join(done)}", codecs=done)
+            text = f"{check.partition('.')[2]} encodes {', '.join(done)}"
+            if check != "encode.nvenc":
+                yield ok(check, text, codecs=done)
+                return
+            engines = encoding_engines()
+            text += f", {engines} x NVENC" if engines else ""
+            yield ok(check, text, codecs=done, engines=engines)
 
     def _tried(
         self, check: str, encoder: ChunkEncoder, codec: Codec, preset: str
@@ -167,7 +174,8 @@ class _Bench:
             yield not_here("encode.sessions", f"{text}: {refusal}", NVENC_FIX, opened=0)
         else:
             # A limit is how consumer GPUs are; whether it is the one that is set, others judge.
-            yield ok("encode.sessions", f"{text}; {refusal}" if refusal else text, opened=opened)
+            said = f"{text}; {refusal}" if refusal else text
+            yield ok("encode.sessions", said, opened=opened, refused=bool(refusal))
 
     def _first_able(self) -> Maker:
         """The best encoder that can be made. Raises EngineError when none can."""

@@ -134,6 +134,7 @@ def _chunk(
         encode,
         name=lambda encoder: encoder.name_for(facts.output.codec),
         session=lambda encoder: encoder.session,
+        refusal=lambda encoder: encoder.refusal(facts.output),
     )
 
 

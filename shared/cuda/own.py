@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 def pin(settings: Settings) -> None:
     """Have CUDA, and all libraries on it, see the GPU of this process as the only one. Called after
-    the fork, before anything of CUDA; does nothing where the process has no GPU."""
+    the fork, before anything of CUDA; does nothing where the process has no GPU. What was inherited
+    counted when the GPU was chosen (`shared.gpu.devices`)."""
     if settings.gpu_device:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings.gpu_device
+        # As NVML counts, where anybody names a device by its number; CUDA's default is another.
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
 
 
 class OwnDevice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from types import ModuleType
@@ -24,6 +25,8 @@ THROTTLES = {
     0x40: "too hot (hardware)",
     0x80: "power brake",
 }
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Where others (SLURM, who shares a machine by hand) say which devices a process may use."""
 ENCODER_H264 = 0
 """NVML_ENCODER_QUERY_H264."""
 UNCORRECTED, VOLATILE = 1, 0
@@ -94,9 +97,10 @@ def inventory(nvml: ModuleType | None = None) -> Hardware:
 def devices(settings: Settings, hardware: Hardware | None = None) -> list[str]:
     """UUIDs of the GPUs and MIG slices that the stack uses, in NVML's order; named ones in theirs.
 
-    auto: all whose compute capability will do, none with a driver that is too old. Raises
-    PermanentError BAD_OPTION for a named one that is not there. Asks NVML where `hardware` is None
-    and anything but none was asked for.
+    auto: all whose compute capability will do, of those that CUDA_VISIBLE_DEVICES of this process
+    names, where it is set; none with a driver that is too old. Raises PermanentError BAD_OPTION for
+    a named one that is not there. Asks NVML where `hardware` is None and anything but none was
+    asked for.
     """
     wanted = settings.gpu_devices
     if wanted == "none":
@@ -105,7 +109,10 @@ def devices(settings: Settings, hardware: Hardware | None = None) -> list[str]:
     if wanted == "auto":
         if unmet(DRIVER[:1], version_of(known.driver or "")):
             return []
-        return [uuid for gpu in known.gpus if able(gpu) for uuid in units(gpu)]
+        named = os.environ.get(VISIBLE)
+        may = None if named is None else _granted(named, known)
+        there = [uuid for gpu in known.gpus if able(gpu) for uuid in units(gpu)]
+        return [uuid for uuid in there if may is None or uuid in may]
     _check(wanted, known)
     return list(dict.fromkeys(wanted))
 
@@ -118,6 +125,35 @@ def able(gpu: Gpu) -> bool:
 def units(gpu: Gpu) -> list[str]:
     """UUIDs of what is used of it: itself, or its slices."""
     return [part.uuid for part in gpu.slices] if gpu.mig else [gpu.uuid]
+
+
+def _granted(named: str, known: Hardware) -> set[str]:
+    """UUIDs of GPUs and slices that a value of CUDA_VISIBLE_DEVICES grants: as CUDA reads it, up to
+    the first entry that names nothing (an empty one, -1, a word, a prefix of two)."""
+    found: set[str] = set()
+    for entry in named.split(","):
+        uuid = _named(entry.strip(), known)
+        if uuid is None:
+            break
+        found.add(uuid)
+    return found
+
+
+def _named(entry: str, known: Hardware) -> str | None:
+    """The device of one entry: an index in the order of PCI addresses, which is NVML's, or a UUID,
+    or its beginning. Of a GPU that is divided CUDA shows one slice: its first is meant."""
+    whole = {gpu.uuid: gpu for gpu in known.gpus}
+    if entry.isascii() and entry.isdigit():
+        names = [gpu.uuid for gpu in known.gpus if gpu.index == int(entry)]
+    elif entry in ("GPU-", "MIG-") or not entry.startswith(("GPU-", "MIG-")):
+        return None
+    else:
+        everything = [*whole, *(part.uuid for gpu in known.gpus for part in gpu.slices)]
+        names = [uuid for uuid in everything if uuid.lower().startswith(entry.lower())]
+    if len(names) != 1:
+        return None
+    gpu = whole.get(names[0])
+    return names[0] if gpu is None else next(iter(units(gpu)), None)
 
 
 def _check(wanted: tuple[str, ...], known: Hardware) -> None:

@@ -145,12 +145,13 @@ ENGINE_USES = Metric(
 )  # fmt: skip
 FALLBACKS = Metric(
     "dualface_engine_fallbacks_total", "counter", "pieces of work", _PIPELINE,
-    "Work that an engine got since one before it in the order could not do it.",
+    "Work that an engine got since one before it in the order did not do it, as it should have.",
     "`earlier_tries`: it failed or died there before, the worker's log has the error. "
     "`failed`: it broke while at it, likewise. `out_of_memory`: too much shares the device. "
-    "`sessions`: others hold the device's sessions. `unsupported`: the device can't do such video.",
+    "`sessions`: others hold the device's sessions. What can't do such work here at all is not "
+    "counted: the worker's log says once, which and why.",
     (_STAGE, Label("engine", most=32),
-     Label("reason", ("earlier_tries", "failed", "out_of_memory", "sessions", "unsupported"))),
+     Label("reason", ("earlier_tries", "failed", "out_of_memory", "sessions"))),
 )  # fmt: skip
 COPIED = Metric(
     "dualface_copied_bytes_total", "counter", "bytes", _PIPELINE,

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-STREAM_MIB = 640 + 250
+FRAMES_MIB, PICTURES_MIB = 640, 250
+STREAM_MIB = FRAMES_MIB + PICTURES_MIB
 """VRAM of one stream of 1080p."""
+CONTEXT_MIB = 500
+"""VRAM that CUDA takes for a process, whatever it does there; some, by others' reports."""
 HEADROOM = 0.9
 """Of the streams that memory has room for: videos larger than 1080p come, too."""
 STREAMS_PER_ENCODER = 4
@@ -32,7 +35,8 @@ STREAMS = "performance.max_concurrent_streams"
 class GpuFacts:
     """One GPU or MIG slice, as probed. `memory_mib`: its own, not what is free of it. `compute`:
     its capability. Engines: how many; 0: it has no hardware for that (A100 and H100 have no NVENC).
-    `nvenc_sessions`: how many opened at a time when tried, None: not tried."""
+    `nvenc_sessions`: how many opened at a time when tried, None: not tried; `nvenc_refused`: False
+    where none of them was refused, so that the trial's end is no limit."""
 
     uuid: str
     name: str
@@ -41,11 +45,13 @@ class GpuFacts:
     nvenc_engines: int = 0
     nvdec_engines: int = 0
     nvenc_sessions: int | None = None
+    nvenc_refused: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareFacts:
-    """This machine. `driver`: of NVIDIA, "" without one. `release`: ours."""
+    """This machine. `cores`: of all of it, which the arenas of its GPUs share. `driver`: of NVIDIA,
+    "" without one. `release`: ours. `gpus`: those that are used, an arena each."""
 
     cores: int
     release: str
@@ -83,14 +89,35 @@ def derive(
         "gpu.nvdec_sessions": _decoders(facts.gpus, max(1, streams)),
     }
     encoding = [gpu for gpu in facts.gpus if gpu.nvenc_engines]
-    tried = [gpu.nvenc_sessions for gpu in encoding if gpu.nvenc_sessions is not None]
+    sessions = _sessions(encoding)
     if not encoding:
         values["gpu.nvenc_sessions"] = Derived(0, "no GPU here has NVENC: x264 encodes")
-    elif tried:
-        values["gpu.nvenc_sessions"] = Derived(min(tried), "so many opened at a time when tried")
+    elif sessions is not None:
+        values["gpu.nvenc_sessions"] = Derived(*sessions)
     if encoding:
         values["performance.encode_preset_gpu"] = _preset(encoding)
     return values
+
+
+def encoders_on_cores(
+    cores: int,
+    memory_mib: int,
+    streams: int,
+    *,
+    memory_share: float = 0.875,
+    engine_margin: float = 0.15,
+    arena_mib: int | None = None,
+) -> int:
+    """Encoder processes of a GPU whose frames are encoded by `cores` of the host, one thread each.
+
+    Each has a context on the GPU, to fetch frames from there: as many as fit beside the frames,
+    pictures and decoders of its `streams` into the share without the margin, which is for models
+    and for the processes that every arena has. At least one. `arena_mib`: for frames, as set.
+    """
+    frames_mib = FRAMES_MIB * streams if arena_mib is None else arena_mib
+    room_mib = memory_mib * memory_share * (1 - engine_margin)
+    room_mib -= frames_mib + (PICTURES_MIB + CONTEXT_MIB) * streams
+    return max(1, min(cores, int(room_mib // CONTEXT_MIB)))
 
 
 def _bounds(
@@ -103,12 +130,18 @@ def _bounds(
         f"{weakest.name} has room for so many: {frames_mib:.0f} MiB for frames, {STREAM_MIB} MiB "
         f"each at 1080p, a tenth kept for larger videos",
     )
-    yield facts.cores, "one per core: tracking and handing on are the CPU's"
+    cores = facts.cores // len(facts.gpus)
+    yield (
+        cores,
+        "one per core: tracking and handing on are the CPU's, which "
+        f"{len(facts.gpus)} GPU(s) share",
+    )
     encoding = [gpu for gpu in facts.gpus if gpu.nvenc_engines]
     if not encoding:
         yield (
-            facts.cores // CORES_PER_STREAM,
-            f"no NVENC: x264 on {facts.cores} cores keeps up with one for each {CORES_PER_STREAM}",
+            cores // CORES_PER_STREAM,
+            f"no NVENC: x264 on {cores} cores per GPU keeps up with one for each "
+            f"{CORES_PER_STREAM}",
         )
         return
     engines = min(gpu.nvenc_engines for gpu in encoding)
@@ -116,12 +149,25 @@ def _bounds(
         engines * STREAMS_PER_ENCODER,
         f"{engines} x NVENC per GPU, and more than {STREAMS_PER_ENCODER} on one only wait",
     )
-    known = [gpu.nvenc_sessions for gpu in encoding if gpu.nvenc_sessions is not None]
-    sessions = min(known, default=UNTRIED_NVENC)
+    tried = _sessions(encoding)
+    sessions = UNTRIED_NVENC if tried is None else tried[0]
     yield (
         sessions // len(encoding),
         f"{sessions} sessions of NVENC, shared by {len(encoding)} GPU(s)",
     )
+
+
+def _sessions(encoding: Sequence[GpuFacts]) -> tuple[int, str] | None:
+    """Sessions of NVENC at a time on the whole machine, and why; None: not tried. A limit is a
+    driver's, for all its GPUs; where none of them met one, each opens what it opened alone."""
+    tried = [gpu for gpu in encoding if gpu.nvenc_sessions is not None]
+    counts = [gpu.nvenc_sessions or 0 for gpu in tried]
+    if not tried:
+        return None
+    if len(tried) == len(encoding) and not any(gpu.nvenc_refused for gpu in tried):
+        reason = f"none of so many, tried on {len(tried)} GPU(s), was refused: no limit is known"
+        return sum(counts), reason
+    return min(counts), "so many opened at a time when tried"
 
 
 def _batch(gpu: GpuFacts) -> Derived:

@@ -11,17 +11,46 @@ import pytest
 from client import gpus
 from client.gpus import look, places, suited
 from shared.errors import ErrorCode, PermanentError
-from shared.gpu import Gpu, Hardware
+from shared.gpu import Gpu, Hardware, MigSlice, inventory
 from shared.settings import Settings
 from shared.settings.hardware import GpuFacts, derive
 from shared.settings.probing import host_facts, write_detected
+from tests.doctor.doubles import pynvml_of
 
-PLAIN = Gpu(index=0, uuid="GPU-a", name="NVIDIA L4", compute=(8, 9), nvenc=True)
-NO_NVENC = Gpu(index=1, uuid="GPU-b", name="NVIDIA H100", compute=(9, 0), nvenc=False)
+GIB = 1 << 30
+PLAIN = Gpu(
+    index=0,
+    uuid="GPU-a",
+    name="NVIDIA L4",
+    compute=(8, 9),
+    nvenc=True,
+    memory_total_bytes=24 * GIB,
+)
+NO_NVENC = Gpu(
+    index=1,
+    uuid="GPU-b",
+    name="NVIDIA H100",
+    compute=(9, 0),
+    nvenc=False,
+    memory_total_bytes=80 * GIB,
+)
 
 
 def chosen(**values: Any) -> Settings:
     return Settings.model_validate({"gpu_devices": "auto", **values})
+
+
+def cores(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(count)))
+
+
+def double(name: str) -> Hardware:
+    with pynvml_of(name) as nvml:
+        return inventory(nvml)
+
+
+def encoders_of(hardware: Hardware, **values: Any) -> list[int]:
+    return [each.encode_workers for each in places(chosen(**values), hardware)]
 
 
 TWO = Hardware(driver="580.95", gpus=(PLAIN, NO_NVENC))
@@ -30,16 +59,78 @@ TWO = Hardware(driver="580.95", gpus=(PLAIN, NO_NVENC))
 @pytest.fixture(autouse=True)
 def packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "find_spec", lambda _: object())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def test_each_gpu_has_an_arena_and_stages_of_its_own() -> None:
+def test_each_gpu_has_an_arena_and_stages_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores(monkeypatch, 32)
     found = places(chosen(max_concurrent_streams=3), TWO)
     assert [(each.arena, each.gpu_device) for each in found] == [
         ("gpu0", "GPU-a"),
         ("gpu1", "GPU-b"),
     ]
-    cores = len(os.sched_getaffinity(0))
-    assert [each.encode_workers for each in found] == [3, max(1, cores // 2)]
+    assert [each.encode_workers for each in found] == [3, 16]
+
+
+def test_where_cores_encode_a_gpu_has_its_share_of_them_divided_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores(monkeypatch, 12)
+    assert encoders_of(double("h100"), max_concurrent_streams=2) == [12]
+    assert encoders_of(double("h100-mig"), max_concurrent_streams=2) == [6, 6]
+
+
+def test_encoders_follow_the_probe_where_no_nvenc_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores(monkeypatch, 16)
+    hardware = double("rtx4090")
+    assert encoders_of(hardware, max_concurrent_streams=2) == [2]
+    assert encoders_of(hardware, max_concurrent_streams=2, nvenc_sessions=0) == [16]
+
+
+def test_a_slice_without_an_encoder_of_a_gpu_that_has_one_is_encoded_for_by_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores(monkeypatch, 8)
+    part = MigSlice(uuid="MIG-a", profile="1g.24gb", memory_bytes=24 * GIB, encoders=0)
+    able = part.model_copy(update={"uuid": "MIG-b", "encoders": 1})
+    gpu = PLAIN.model_copy(update={"mig": True, "slices": (part, able)})
+    hardware = Hardware(driver="580.95", gpus=(gpu,))
+    assert encoders_of(hardware, max_concurrent_streams=2) == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("gib", "streams", "more", "encoders"),
+    [
+        (24, 8, {}, 14),
+        (24, 2, {}, 30),
+        (24, 2, {"arena_mib": 8192}, 17),
+        (24, 2, {"gpu_memory_share": 0.5}, 15),
+        (24, 2, {"gpu_engine_margin": 0.5}, 15),
+        (80, 8, {}, 64),
+        (10, 8, {}, 1),
+    ],
+)
+def test_contexts_of_encoders_fit_beside_the_frames_in_the_gpus_memory(
+    gib: int,
+    streams: int,
+    more: dict[str, Any],
+    encoders: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cores(monkeypatch, 64)
+    gpu = NO_NVENC.model_copy(update={"memory_total_bytes": gib * GIB})
+    hardware = Hardware(driver="580.95", gpus=(gpu,))
+    assert encoders_of(hardware, max_concurrent_streams=streams, **more) == [encoders]
+    silent = gpu.model_copy(update={"memory_total_bytes": None})
+    hardware = Hardware(driver="580.95", gpus=(silent,))
+    assert encoders_of(hardware, max_concurrent_streams=streams, **more) == [streams]
+
+
+def test_a_gpu_that_was_not_granted_gets_no_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [each.gpu_device for each in places(chosen(), TWO)] == ["GPU-b"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert places(chosen(), TWO) == [chosen()]
 
 
 def test_what_a_person_set_is_kept() -> None:
@@ -67,7 +158,8 @@ def test_without_the_packages_the_cpu_works_unless_a_gpu_was_named(
     monkeypatch.setattr(gpus, "find_spec", lambda _: None)
     settings = chosen()
     assert places(settings, TWO) == [settings]
-    with pytest.raises(PermanentError, match="make setup GPU=1"):
+    assert suited(settings, TWO) == settings, "nothing is tried that could only fail"
+    with pytest.raises(PermanentError, match=r"make setup GPU=1.*\.venv-gpu/bin/dualface"):
         places(chosen(gpu_devices=("GPU-a",)), TWO)
 
 

@@ -14,12 +14,20 @@ from shared.gpu import Hardware, devices, inventory
 from shared.gpu.matrix import COMPUTE, DRIVER, unmet, version_of
 from shared.gpu.nvml import Nvml
 from shared.settings import Settings
+from tests.conftest import PROJECT
 from tests.doctor.doubles import SITE, path_with, pynvml_of
 
 GPU = "GPU-00000000-0000-0000-0000-000000000000"
 OTHER = "GPU-00000001-0000-0000-0000-000000000000"
 SLICE = "MIG-00000000-0000-0000-0000-00000000000"
 GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def nothing_granted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor withheld, of GPUs that are made up."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def hardware_of(name: str) -> Hardware:
@@ -96,6 +104,62 @@ def test_slices_have_their_own_memory_and_engines() -> None:
 )
 def test_which_devices_are_used(name: str, wanted: object, used: list[str]) -> None:
     assert devices(chosen(gpu_devices=wanted), hardware_of(name)) == used
+
+
+L4 = {"name": "NVIDIA L4", "compute": [8, 9], "memory": 24 * GIB}
+TWO_L4 = json.dumps({"gpus": [L4, L4]})
+
+
+@pytest.mark.parametrize(
+    ("name", "visible", "used"),
+    [
+        (TWO_L4, None, [GPU, OTHER]),
+        (TWO_L4, "1", [OTHER]),
+        (TWO_L4, " 1 , 0", [GPU, OTHER]),
+        (TWO_L4, "1,1", [OTHER]),
+        (TWO_L4, OTHER, [OTHER]),
+        (TWO_L4, "GPU-00000001", [OTHER]),
+        (TWO_L4, "GPU-0000000", []),  # which of them?
+        (TWO_L4, "GPU-", []),
+        (TWO_L4, "0x1", []),
+        (TWO_L4, "", []),
+        (TWO_L4, "-1", []),
+        (TWO_L4, "NoDevFiles", []),
+        (TWO_L4, "1,-1,0", [OTHER]),
+        (TWO_L4, "0,7,1", [GPU]),
+        (TWO_L4, "0,,1", [GPU]),
+        ("h100-mig", f"{SLICE}2", [f"{SLICE}2"]),
+        ("h100-mig", "0", [f"{SLICE}1"]),
+        ("h100-mig", GPU, [f"{SLICE}1"]),
+        ("h100-mig", f"MIG-{GPU}/1/0", []),
+        ("two-gpus", "1", []),  # the one that is too old
+    ],
+)
+def test_gpus_that_were_not_granted_are_not_used(
+    name: str, visible: str | None, used: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    hardware = hardware_of(name)
+    assert devices(chosen(), hardware) == used
+    first = hardware.gpus[0].slices[0].uuid if hardware.gpus[0].slices else GPU
+    assert devices(chosen(gpu_devices=[first]), hardware) == [first], "who names it, gets it"
+
+
+def test_who_grants_too_little_is_told_what_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    finding = list(gpus(hardware_of("rtx4090"), chosen()))[-1]
+    assert (finding.check, finding.state) == ("gpu choice", State.WARNING)
+    assert "CUDA_VISIBLE_DEVICES='-1'" in finding.text
+    assert "CUDA_VISIBLE_DEVICES" in finding.fix
+
+
+def test_a_missing_package_is_told_with_the_command_that_then_uses_the_gpu() -> None:
+    (finding,) = driver(hardware_of("no-driver"), chosen())
+    assert "`make setup GPU=1`, then `.venv-gpu/bin/dualface`" in finding.fix
+    assert "$(if $(GPU),.venv-gpu,.venv)" in (PROJECT / "Makefile").read_text()
+    for page in ("README.md", "docs/gpu.md"):
+        assert ".venv-gpu/bin/dualface" in (PROJECT / page).read_text(), page
 
 
 @pytest.mark.parametrize(

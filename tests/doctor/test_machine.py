@@ -257,6 +257,9 @@ def test_a_start_is_told_of_three_things_at_most(
     lines = quick.quick_checks(settings)
     assert len(lines) == 3
     assert "GPUs are not installed" in lines[0]
+    assert ".venv-gpu/bin/dualface" in lines[0]
+    monkeypatch.setattr(quick, "find_spec", lambda name: None if name == "cupy" else object())
+    assert "GPUs are not installed" in quick.quick_checks(settings)[0], "NVML's alone will not do"
     monkeypatch.setattr(quick, "find_spec", lambda _: object())
     assert "older than 580.65.06" in quick.quick_checks(settings)[0]
     spared = settings.model_copy(update={"gpu_devices": "none"})

@@ -448,6 +448,85 @@ def test_nvenc_leaves_av1_to_others_before_the_first_frame(
     assert list(tmp_path.iterdir()) == []
 
 
+def asked(monkeypatch: pytest.MonkeyPatch, *refusals: Exception) -> list[str]:
+    """Codecs whose limits are asked for from now on; the first questions meet with `refusals`."""
+    import PyNvVideoCodec
+
+    caps, left, seen = PyNvVideoCodec.GetEncoderCaps, list(refusals), list[str]()
+
+    def ask(gpu: int, codec: str) -> object:
+        seen.append(codec)
+        if left:
+            raise left.pop(0)
+        return caps(gpu, codec)
+
+    monkeypatch.setattr(PyNvVideoCodec, "GetEncoderCaps", ask)
+    return seen
+
+
+def test_a_gpu_without_an_encoder_is_asked_once_per_codec(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question makes a CUDA context."""
+    bench = nvenc(NO_NVENC="1")
+    seen = asked(monkeypatch)
+    for codec in HARDWARE:
+        assert bench.encoder.refusal(plan(codec)) is None, "nothing is known yet"
+        for _ in range(5):
+            with pytest.raises(EngineError) as caught:
+                bench.encoder.encode(_unasked(), bench.layout, plan(codec), tmp_path / "c.nut")
+            assert not caught.value.able
+        known = bench.encoder.refusal(plan(codec))
+        assert known is not None
+        assert (known.able, known.message) == (False, caught.value.message)
+    assert seen == [codec.value for codec in HARDWARE]
+
+
+def test_what_may_be_otherwise_later_is_no_refusal_for_good(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PyNvVideoCodec import PyNvVCException
+
+    broke = PyNvVCException("the driver stumbled\nError code : 20")
+    bench, seen = nvenc(), asked(monkeypatch, broke)
+    with pytest.raises(EngineError) as caught:
+        bench.encode([0], plan(), tmp_path / "c.nut")
+    assert caught.value.able
+    assert bench.encoder.refusal(plan()) is None
+    assert bench.encode([0], plan(), tmp_path / "c.nut").frames == 1
+    assert len(seen) == 2
+
+
+def test_a_size_beyond_the_limits_is_refused_without_asking_again_and_others_are_not(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, seen = nvenc(), asked(monkeypatch)
+    bench.encode([0], plan(), tmp_path / "c.nut")
+    small = small_output()
+    known = bench.encoder.refusal(small)
+    assert known is not None
+    assert f"{small.width}x{small.height}" in known.message
+    assert bench.encoder.refusal(plan()) is None
+    assert len(seen) == 1
+
+
+def test_an_encoder_that_has_encoded_here_should_have_been_able_whatever_the_driver_says(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import PyNvVideoCodec
+
+    bench = nvenc()
+    bench.encode([0], plan(), tmp_path / "c.nut")
+
+    def gone(*_: object, **__: object) -> None:
+        raise PyNvVideoCodec.PyNvVCException("nvEncOpenEncodeSessionEx failed\nError code : 1")
+
+    monkeypatch.setattr(PyNvVideoCodec, "CreateEncoder", gone)
+    with pytest.raises(EngineError) as caught:
+        bench.encode([0], plan(crf=20), tmp_path / "c.nut")
+    assert caught.value.able
+
+
 @pytest.mark.parametrize(("fault", "lost"), [("nvenc=14", False), ("nvenc-lost=14", True)])
 def test_an_encoder_that_breaks_says_that_it_was_able_and_leaves_no_session(
     nvenc: Callable[..., Bench], fault: str, lost: bool, tmp_path: Path
@@ -498,7 +577,48 @@ def test_ffmpegs_nvenc_without_a_gpu_is_refused_before_the_first_frame(
         with pytest.raises(EngineError) as caught:
             encoder.encode(_unasked(), bench.layout, plan(codec), tmp_path / "c.nut")
         assert not caught.value.able
+        known = encoder.refusal(plan(codec))
+        assert known is not None, "it is not tried again"
+        assert known.message == caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+@dataclass
+class Opened:
+    """An encoder of FFmpeg's that says something while it is opened, and is not."""
+
+    said: str
+    name: str = "h264_nvenc"
+    times: int = 0
+
+    def open(self) -> None:
+        """Fail."""
+        self.times += 1
+        av.logging.log(av.logging.ERROR, self.name, self.said)
+        raise OSError("Generic error in an external library")
+
+
+@pytest.mark.parametrize(
+    ("said", "for_good"),
+    [
+        ("OpenEncodeSessionEx failed: unsupported device (2): (no details)", True),
+        ("OpenEncodeSessionEx failed: no encode device (1): (no details)", True),
+        ("Cannot load libnvidia-encode.so.1", True),
+        ("cuCtxCreate failed -> CUDA_ERROR_OUT_OF_MEMORY: out of memory", False),
+        ("InitializeEncoder failed: invalid param (8): Invalid Level.", False),
+    ],
+)
+def test_ffmpegs_nvenc_is_out_for_good_only_where_something_is_missing(
+    nvenc: Callable[..., Bench], said: str, for_good: bool
+) -> None:
+    device, context = nvenc().device, Opened(said)
+    assert device is not None
+    encoder = PyAvNvencEncoder(device)
+    with pytest.raises(EngineError, match=said.partition(" ")[0]):
+        encoder._open(context)  # type: ignore[arg-type]
+    assert context.times == 1
+    assert (encoder.refusal(plan()) is not None) == for_good
+    assert encoder.refusal(plan(Codec.HEVC)) is None, "each codec by itself"
 
 
 class WithoutGpu(PyAvNvencEncoder):

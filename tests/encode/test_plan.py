@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from services.encode.plan import av1_quality, encoder_options, rate_control
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import Codec, JobSpec, Layout, SourceInfo, read_spec
-from shared.media.canvas import PRESETS, plan_output
+from shared.jobs import PRESETS, Codec, JobSpec, Layout, SourceInfo, read_spec
+from shared.media.canvas import plan_output
 from tests.encode.pictures import output
 
 
@@ -75,15 +75,23 @@ def test_a_width_whose_half_is_odd_shrinks_by_two() -> None:
 
 @pytest.mark.parametrize("size", [(641, 480), (62, 480), (8194, 480), (8192, 8192)])
 def test_a_size_that_cannot_be_made_is_a_bad_option(size: tuple[int, int]) -> None:
-    with pytest.raises(PermanentError) as caught:
-        plan_output(JobSpec(source="s", size=size), _source(640, 480))
-    assert caught.value.code is ErrorCode.BAD_OPTION
-    assert f"{size[0]}x{size[1]}" in caught.value.message
+    spec = JobSpec(source="s", size=size)
+    for refuse in (
+        lambda: read_spec(spec.model_dump_json()),
+        lambda: plan_output(spec, _source(640, 480)),
+    ):
+        with pytest.raises(PermanentError) as caught:
+            refuse()
+        assert caught.value.code is ErrorCode.BAD_OPTION
+        assert f"{size[0]}x{size[1]}" in caught.value.message
 
 
 def test_an_unknown_preset_is_a_bad_option_that_lists_the_known() -> None:
+    spec = JobSpec(source="s", preset="turbo")
     with pytest.raises(PermanentError, match="veryfast"):
-        plan_output(JobSpec(source="s", preset="turbo"), _source(640, 480))
+        read_spec(spec.model_dump_json())
+    with pytest.raises(PermanentError, match="veryfast"):
+        plan_output(spec, _source(640, 480))
 
 
 def test_a_frame_limit_changes_the_rate_and_not_the_time_base() -> None:

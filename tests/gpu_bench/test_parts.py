@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.__main__ import run_parts
-from benchmarks.gpu.about import DOUBLE, Gpu
+from benchmarks.gpu.about import DOUBLE, Gpu, look
 from benchmarks.gpu.bench import FULL, Bench
 from benchmarks.gpu.children import Crew, FailedError, alone
 from benchmarks.gpu.rated import rating
@@ -104,6 +104,8 @@ def test_an_engines_rating_is_that_of_its_generation_and_unknown_where_nobody_pu
     assert hopper.fps == 771
     assert "Turing" in hopper.how
     assert "not scaled" in hopper.how
+    assert [hopper.of(decoders, 7) for decoders in (1, 4, 8)] == [771, 4 * 771, 7 * 771]
+    assert hopper.of(8, None) == 771, "one engine, where nobody tells"
     assert rating("h264", (7, 0), "GPU-1") is None
     assert rating("mpeg2video", (9, 0), "GPU-1") is None
 
@@ -142,6 +144,22 @@ def test_work_is_timed_by_the_device_once_and_to_its_end(device: Device) -> None
     with pytest.raises(ZeroDivisionError):
         device.timed(lambda: 1 // 0)
     assert device.timed(work) > 0, "the device can be used as before"
+
+
+@pytest.mark.usefixtures("doubles")
+def test_the_number_of_its_decoding_engines_is_a_fact_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOUBLE_NVDEC_ENGINES", "7")
+    settings = Settings(gpu_device="GPU-d0b1e0a1-5f3c-4e7d-9a2b-6c8d1e2f3a4b")
+    with monkeypatch.context() as kept:  # what opening the device sets for the process
+        kept.setenv("CUDA_VISIBLE_DEVICES", "")
+        kept.setenv("CUDA_DEVICE_ORDER", "")
+        kept.setenv("CUPY_CACHE_DIR", "")
+        assert look(None, settings).nvdec_engines == 7
+        kept.setenv("DOUBLE_HARDWARE", "h100-mig")
+        part = settings.model_copy(update={"gpu_device": f"MIG-{'0' * 8}-0000-0000-0000-{2:012}"})
+        assert look(None, part).nvdec_engines == 3, "of a slice NVML tells its own"
 
 
 def test_the_double_is_known_by_its_name(device: Device, vendor: str) -> None:

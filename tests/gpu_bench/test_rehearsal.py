@@ -64,6 +64,7 @@ def test_a_rehearsal_measures_every_part_and_says_that_its_figures_mean_nothing(
         DUALFACE_SHM_DIR=str(shm),
         DUALFACE_ARENA_MIB="192",
         DUALFACE_MAX_CONCURRENT_STREAMS="1",
+        DOUBLE_NVDEC_ENGINES="2",
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     results = Results.model_validate_json((out / "results.json").read_text())
@@ -82,6 +83,11 @@ def test_a_rehearsal_measures_every_part_and_says_that_its_figures_mean_nothing(
     between = {each.name: each.median for part in results.parts for each in part.figures}
     assert between["decode, device to host"] == between["compose, device to host"] == 0
     assert between["infer, device to host"] > 0, "copies are seen at all"
+    rated = {each.name: each.means for each in results.parts[0].figures if "rating" in each.name}
+    ampere = {1: 748, 2: 2 * 748}
+    assert {count: rated[f"h264 nvdec x{count} of the rating"] for count in ampere} == {
+        count: f"{fps} frames/s by the rating" for count, fps in ampere.items()
+    }, "each decoder uses an engine of its own, as far as there are any"
     assert list(shm.iterdir()) == []
 
 

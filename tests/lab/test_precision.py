@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from services.infer.engines import Detectors
+from services.infer.engines.onnx_cuda import OnnxCudaDetector
+from services.infer.engines.onnx_session import CPU
 from services.infer.lab.quantize import store, to_int8
 from shared.assets import sha256_of
 from shared.errors import ErrorCode, PermanentError
@@ -150,9 +153,10 @@ def test_a_named_int8_copy_that_is_missing_is_said_with_the_way_to_it(tmp_path: 
 
 @dataclass
 class Worker:
-    """What an engine on the CPU asks of a runtime."""
+    """What an engine of ONNX Runtime asks of a runtime."""
 
     settings: Settings
+    device: Callable[[], Any] = lambda: None
 
 
 @pytest.mark.parametrize(
@@ -174,3 +178,64 @@ def test_a_worker_on_a_cpu_looks_with_the_precision_of_its_settings_and_says_so(
     settings = Settings.model_validate({"cache_dir": tmp_path, "infer_precision": wanted})
     lazy = Detectors().of(cast(Runtime, Worker(settings)), "toy", "host")[0]
     assert lazy.get().name == name
+
+
+@pytest.fixture
+def on_gpu(
+    doubles: None,  # noqa: ARG001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], str]:
+    """What looks by ONNX Runtime on a GPU, by the precision of the settings: its own code, over its
+    provider for the CPU and the memory of a double."""
+    from shared.cuda.device import Device
+
+    over_cpu = partial(OnnxCudaDetector, provider=CPU, place="cpu")
+    monkeypatch.setattr("services.infer.engines.onnx_cuda.OnnxCudaDetector", over_cpu)
+    device = Device()
+
+    def name(wanted: str) -> str:
+        settings = Settings.model_validate({"cache_dir": tmp_path, "infer_precision": wanted})
+        made = cast(Runtime, Worker(settings, lambda: device))
+        chain = Detectors().of(made, "toy", "device")
+        (lazy,) = (each for each in chain if each.name == "onnx-cuda")
+        return lazy.get().name
+
+    return name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("fp32", "onnx-cuda:toy"),
+        ("fp16", "onnx-cuda:toy"),
+        ("auto", "onnx-cuda:toy"),
+        ("int8", "onnx-cuda:toy.int8"),
+    ],
+)
+def test_onnx_runtime_on_a_gpu_looks_in_int8_where_that_is_named_and_says_so(
+    on_gpu: Callable[[str], str], tmp_path: Path, wanted: str, name: str
+) -> None:
+    cache = tmp_path / "models"
+    install(cache)
+    copy, _ = to_int8(toy_model(), iter([np.full((1, 3, 64, 64), 255, np.float32)]))
+    store(cache, "toy", "int8", copy.data, sha256_of(cache / "toy.onnx"))
+    good = evaluation(Verdict.EXCELLENT).model_copy(
+        update={
+            "cpu": FAST,
+            "base_sha256": sha256_of(cache / "toy.onnx"),
+            "file_sha256": sha256_of(variant_path(cache, "toy", "int8")),
+        }
+    )
+    evaluation_path(cache, "toy", "int8").write_text(good.model_dump_json())
+    assert adopted_precision("toy", cache) == "int8", "what auto means to TensorRT"
+    assert on_gpu(wanted) == name
+
+
+def test_a_named_int8_copy_that_is_missing_is_missed_by_onnx_runtime_on_a_gpu_too(
+    on_gpu: Callable[[str], str], tmp_path: Path
+) -> None:
+    install(tmp_path / "models")
+    with pytest.raises(PermanentError) as caught:
+        on_gpu("int8")
+    assert caught.value.code is ErrorCode.MODEL_MISSING

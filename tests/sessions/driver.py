@@ -15,7 +15,7 @@ from services.encode.engines.base import ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
 from services.encode.plan import QUALITY, RateControl
 from shared.cuda.memory import Memory
-from shared.errors import EngineBusyError, ErrorCode
+from shared.errors import EngineBusyError, EngineError, ErrorCode
 from shared.jobs import Codec, OutputPlan
 from shared.media.layout import FrameLayout
 from shared.sessions import SessionKind, SessionNeed
@@ -76,6 +76,10 @@ class HardwareEncoder:
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
         return f"hardware-{codec.value}"
+
+    def refusal(self, output: OutputPlan) -> EngineError | None:  # noqa: ARG002
+        """See ChunkEncoder."""
+        return None
 
     def close(self) -> None:
         """Close the session, if one is open."""

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from services.encode.engines.base import ChunkInfo, Frame
 from services.encode.engines.pyav import PyAvEncoder
-from services.encode.plan import RateMode
+from services.encode.plan import QUALITY, RateControl, RateMode
 from services.encode.stage import encode_batch
-from shared.errors import DeferredError
+from shared.errors import DeferredError, EngineError
+from shared.jobs import OutputPlan
+from shared.media.layout import FrameLayout
 from shared.messages import BatchMessage
+from shared.metrics import Meter
+from shared.metrics.catalogue import ENGINE_USES, FALLBACKS
 from shared.queues import CeleryOutbox, make_app
 from shared.redisdb import Connection
 from tests.conftest import PROJECT
 from tests.encode.jobs import Bench, bench
+from tests.metrics.notes import Notes
 from tests.sessions.driver import Driver, HardwareEncoder
 from tests.sessions.stage import ASKED, QUEUE, REFUSALS
 from tests.waiting import wait_until
@@ -28,7 +35,7 @@ ATTEMPTS = 2
 
 @pytest.fixture
 def made(redis: Connection, tmp_path: Path) -> Iterator[Bench]:
-    with bench(redis, tmp_path, attempts=ATTEMPTS, busy_patience_s=0.3) as it:
+    with bench(redis, tmp_path, attempts=ATTEMPTS, busy_patience_s=60) as it:
         yield it
 
 
@@ -81,16 +88,75 @@ def test_a_busy_driver_uses_up_no_try_and_is_asked_again(made: Bench, driver: Dr
     assert made.runtime.ledger.counter("j", "busy_encode") == 0
 
 
-def test_a_driver_that_stays_busy_is_passed_over_and_counted(made: Bench, driver: Driver) -> None:
-    made.begin()
-    driver.open()
-    encoder, first, second = HardwareEncoder(driver), made.composed(0), made.composed(1)
-    assert not encoded(made, first, encoder)
-    wait_until(lambda: encoded(made, first, encoder), "its patience is at an end")
-    assert encoded(made, second, encoder), "the next ones do not wait again"
+def test_a_driver_that_stays_busy_is_passed_over_and_counted(
+    redis: Connection, tmp_path: Path, driver: Driver
+) -> None:
+    with bench(redis, tmp_path, attempts=ATTEMPTS, busy_patience_s=0.3) as made:
+        made.begin()
+        driver.open()
+        encoder, first, second = HardwareEncoder(driver), made.composed(0), made.composed(1)
+        assert not encoded(made, first, encoder)
+        wait_until(lambda: encoded(made, first, encoder), "its patience is at an end")
+        assert encoded(made, second, encoder), "the next ones do not wait again"
+        assert engine(made) == "pyav-libx264"
+        assert made.runtime.ledger.counter("j", "busy_encode") == 2
+        assert frames_done(made) == 8
+
+
+def test_a_gpu_without_sessions_is_no_failure_and_said_once(
+    redis: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the probe sets it where there is no NVENC."""
+    notes, driver = Notes(), Driver(tmp_path / "driver", 1)
+    with bench(redis, tmp_path, nvenc_sessions=0) as plain:
+        made = Bench(replace(plain.runtime, meter=Meter("encode", notes)))
+        made.begin()
+        encoder = HardwareEncoder(driver)
+        for batch in range(3):
+            assert encoded(made, made.composed(batch), encoder)
+    assert encoder.opened == 0
     assert engine(made) == "pyav-libx264"
-    assert made.runtime.ledger.counter("j", "busy_encode") == 2
-    assert frames_done(made) == 8
+    assert made.runtime.ledger.counter("j", "busy_encode") == 0
+    assert notes.sum(ENGINE_USES, "encode", "pyav-libx264") == 3
+    assert FALLBACKS.name not in {name for name, _ in notes.sums}
+    said = [record for record in caplog.records if record.message == "engine passed over"]
+    assert len(said) == 1
+
+
+class WithoutHardware(HardwareEncoder):
+    """Whose driver has no encoder, as it learns when it first asks."""
+
+    known: EngineError | None = None
+
+    def refusal(self, output: OutputPlan) -> EngineError | None:  # noqa: ARG002
+        """See ChunkEncoder."""
+        return self.known
+
+    def encode(
+        self,
+        frames: Iterable[Frame],  # noqa: ARG002
+        layout: FrameLayout,  # noqa: ARG002
+        output: OutputPlan,  # noqa: ARG002
+        path: Path,  # noqa: ARG002
+        rate: RateControl = QUALITY,  # noqa: ARG002
+    ) -> ChunkInfo:
+        """See ChunkEncoder."""
+        self.known = EngineError("There is no encoder.")
+        raise self.known
+
+
+def test_what_an_encoder_is_known_not_to_do_waits_for_no_session(
+    redis: Connection, tmp_path: Path
+) -> None:
+    with bench(redis, tmp_path, nvenc_sessions=1, host="here", slot_wait_s=0.1) as made:
+        made.begin()
+        encoder = WithoutHardware(Driver(tmp_path / "driver", 1))
+        assert encoded(made, made.composed(0), encoder)
+        held = made.runtime.leases.acquire("sessions:nvenc:here", "somebody")
+        assert held is not None, "it was given back"
+        assert encoded(made, made.composed(1), encoder)
+        made.runtime.leases.release(held)
+    assert engine(made) == "pyav-libx264"
 
 
 def test_a_worker_waits_for_a_busy_driver_without_failing(

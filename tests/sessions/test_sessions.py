@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import DeferredError, EngineBusyError, TemporaryError, WorkOverError
+from shared.errors import (
+    DeferredError,
+    EngineBusyError,
+    EngineError,
+    ErrorCode,
+    TemporaryError,
+    WorkOverError,
+)
 from shared.guard import Guard
 from shared.leases import Leases, Occupancy
 from shared.redisdb import Connection, connect
@@ -209,11 +216,21 @@ def test_waiting_is_bounded(make: Make) -> None:
         other.hold()
 
 
-def test_none_allowed_is_busy_at_once(make: Make) -> None:
+def test_where_none_is_allowed_the_engine_can_not_and_nobody_waits(make: Make) -> None:
     worker = make(nvenc_sessions=0)
-    with pytest.raises(EngineBusyError) as caught:
+    with pytest.raises(EngineError) as caught:
         worker.hold()
-    worker.sessions.wait_for(worker.engine.need, caught.value)  # and there is nothing to wait for
+    assert not caught.value.able
+
+
+def test_a_busy_driver_is_waited_for_also_where_sessions_were_allowed_at_run_time(
+    make: Make,
+) -> None:
+    worker = make(nvenc_sessions=0)
+    worker.leases.resize(THING, 1)
+    worker.hold()
+    with pytest.raises(DeferredError):
+        worker.sessions.wait_for(worker.engine.need, EngineBusyError(ErrorCode.BUSY, "Full."))
 
 
 def test_a_failure_closes_the_session_and_gives_it_back(make: Make) -> None:
@@ -232,7 +249,7 @@ def test_a_session_that_can_not_be_closed_is_given_back_all_the_same(make: Make)
 
 
 def test_a_lease_outlasts_work_that_passes_no_checkpoint(make: Make) -> None:
-    holder, other = make(lease_s=1.5), make(lease_s=1.5, slot_wait_s=2)
+    holder, other = make(lease_s=4), make(lease_s=4, slot_wait_s=5)
 
     def a_native_call() -> None:
         with pytest.raises(DeferredError):

@@ -186,7 +186,7 @@ def test_a_value_means_in_the_file_what_it_means_in_the_environment(
     derandomize=True,
     max_examples=40,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_text_comes_back_as_it_was_entered(folder: Path, text: str) -> None:
     set_manual(folder, "gpu.host", text, text, NOW)

@@ -29,6 +29,7 @@ A100 = GpuFacts("GPU-4", "A100-SXM4-80GB", 81_920, (8, 0), 0, 5)
 H100 = GpuFacts("GPU-5", "H100 80GB HBM3", 81_559, (9, 0), 0, 7)
 SLICE = GpuFacts("MIG-6", "H100 MIG 1g.10gb", 9_728, (9, 0), 0, 1)
 BLIND = GpuFacts("MIG-7", "A100 MIG 1g.5gb", 4_864, (8, 0), 0, 0)
+L4 = GpuFacts("GPU-9", "NVIDIA L4", 23_034, (8, 9), 2, 4, 16, nvenc_refused=False)
 GTX_1080 = GpuFacts("GPU-8", "GTX 1080", 8_192, (6, 1), 2, 1)
 
 
@@ -58,6 +59,11 @@ def values(facts: HardwareFacts) -> dict[str, object]:
         (host(BLIND, cores=64), 3, "room", 4, 0, 0, None),
         (host(GTX_1080), 3, "3 sessions", 8, None, 8, "p3"),
         (host(RTX_4090, GTX_1660), 4, "8 sessions|room|1 x", 8, 8, 8, "p4"),
+        (host(*[H100] * 8, cores=128), 2, "16 cores per GPU", 32, 0, 8, None),
+        (host(*[L4] * 8, cores=32), 4, "8 GPU(s) share", 16, 128, 8, "p5"),
+        (host(*[L4] * 8, cores=128), 8, "2 x NVENC", 16, 128, 8, "p5"),
+        (host(L4, cores=128), 8, "2 x NVENC", 16, 16, 8, "p5"),
+        (host(L4, RTX_4090, cores=128), 4, "8 sessions", 16, 8, 8, "p5"),
     ],
     ids=lambda value: value.gpus[0].name if isinstance(value, HardwareFacts) else None,
 )

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from shared.metrics.book import render
+from shared.settings import Settings
 from tests.doubles import device_env
 from tests.doubles.cuda_on_cpu import missing
 from tests.system.runs import DEADLINE_S, Home, home_in
@@ -89,11 +90,16 @@ def home_of(root: Path, configs: Path) -> Iterator[Home]:
         yield made
 
 
+PATIENCE = ("heartbeat_s", "dead_after_s", "unclaimed_after_s", "stall_s", "health_patience_s")
+"""Settings that other tests shorten."""
+
+
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[Home]:
-    """With the real GPU of this machine, which is probed by the first command, and patience for
-    what takes long the first time: contexts, compiled kernels, libraries of a gigabyte."""
-    patience = {"heartbeat_s": "1", "dead_after_s": "60", "unclaimed_after_s": "60"}
+    """With the real GPU of this machine, which is probed by the first command, and the patience
+    that users get: it has to do for what takes long the first time, too: contexts, compiled
+    kernels, libraries of a gigabyte."""
+    patience = {name: str(Settings.model_fields[name].default) for name in PATIENCE}
     with home_in(tmp_path, **usual(tmp_path), **patience) as made:
         yield GpuHome(made.root, made.shm, made.settings)
 
@@ -182,6 +188,9 @@ def test_a_gpu_without_nvenc_costs_one_copy_of_the_composed_frames(home: Home, v
     batches = -(-FRAMES // 8)
     assert moved["encode", "device_to_host"] == (FRAMES + batches) * frame_bytes
     assert not [each for each in moved if each[0] in ("decode", "compose")], moved
+    # That is how this GPU is, and nothing to be alarmed by.
+    text = render(home.root / "metrics")[0].decode()
+    assert not re.search(r'engine_fallbacks_total\{.*reason="(sessions|failed)".*encode', text)
 
 
 def test_a_context_that_breaks_ends_one_process_and_costs_no_frame(
@@ -239,6 +248,17 @@ def test_a_gpu_whose_driver_fails_leaves_the_work_to_the_cpu(home: Home, video: 
     said, _ = run(on(home, "rtx4090", DOUBLE_GPUS="0"), video)
     assert engines(said) == engines(said) | {"decode": "pyav", "compose": "opencv"}
     assert copied(home) == {}
+
+
+def test_real_hardware_is_given_the_patience_that_users_get(
+    real: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in real.environment().items():
+        monkeypatch.setenv(name, value)
+    given, usual_ = Settings(), Settings.model_construct()
+    assert {name: getattr(given, name) for name in PATIENCE} == {
+        name: getattr(usual_, name) for name in PATIENCE
+    }
 
 
 @pytest.mark.gpu

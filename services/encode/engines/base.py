@@ -10,6 +10,7 @@ from pydantic import Field
 
 from services.encode.plan import QUALITY, RateControl
 from shared.cuda.memory import Memory
+from shared.errors import EngineError
 from shared.jobs import Codec, Model, OutputPlan
 from shared.media.layout import FrameLayout, Planes
 from shared.sessions import SessionNeed
@@ -55,6 +56,13 @@ class ChunkEncoder(Protocol):
 
     def name_for(self, codec: Codec) -> str:
         """What encodes `codec`, for the job's result and for metrics."""
+        ...
+
+    def refusal(self, output: OutputPlan) -> EngineError | None:
+        """Why it can't encode `output` here, as far as it knows already; None where it may.
+
+        Never asks the device, so it needs no session; `encode` would raise the same.
+        """
         ...
 
     def encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -99,6 +99,20 @@ class NvencEncoder:
         """See ChunkEncoder."""
         return f"nvenc-{codec.value}"
 
+    def refusal(self, output: OutputPlan) -> EngineError | None:
+        """See ChunkEncoder."""
+        codec = output.codec
+        if codec not in _SETS:
+            return EngineError(f"NVENC is not used for {codec.value}.")
+        if verdict := self._verdicts.get(codec):
+            return EngineError(verdict)
+        caps = self._caps.get(codec)
+        if caps is None or _fits(output, caps):
+            return None
+        return EngineError(
+            f"This GPU does not encode {codec.value} of {output.width}x{output.height} px."
+        )
+
     def encode(
         self,
         frames: Iterable[Frame],
@@ -112,7 +126,6 @@ class NvencEncoder:
         if layout.format is not PixelFormat.NV12:
             raise EngineError("NVENC is used for NV12 in the GPU's memory only.")
         self._check(output)
-        self._try_once(output.codec)
         tick = Fraction(*output.time_base)
 
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
@@ -122,43 +135,51 @@ class NvencEncoder:
             stream = described_stream(out, first, output.codec.value, output, header)
             return stream, [_packet(pts, coded, tick) for pts, coded in made]
 
-        return info_of(write_chunk(path, tick, make), path)
+        try:
+            return info_of(write_chunk(path, tick, make), path)
+        except EngineError as error:
+            if error.able:
+                raise
+            # It has encoded here: whatever the driver calls it, it should have been able to.
+            raise EngineError(error.message, True) from error
 
     # --- what the GPU can do ----------------------------------------------------------------------
 
     def _check(self, output: OutputPlan) -> None:
-        """Raises EngineError when this GPU has no encoder for the output, or none at all."""
-        if output.codec not in _SETS:
-            raise EngineError(f"NVENC is not used for {output.codec.value}.")
-        caps = self._caps.get(output.codec)
-        if caps is None:
-            with self._told(begun=False):
-                caps = self._nvc.GetEncoderCaps(0, output.codec.value)
-            assert caps is not None
-            self._caps[output.codec] = caps
-        if not caps.get("width_min", 0) <= output.width <= caps.get("width_max", 0) or not caps.get(
-            "height_min", 0
-        ) <= output.height <= caps.get("height_max", 0):
-            raise EngineError(
-                f"This GPU does not encode {output.codec.value} of {output.width}x{output.height}"
-                " px."
-            )
+        """Raises EngineError when this GPU has no encoder for the output, or none at all. It is
+        asked once per codec, whatever it says: each question makes a context of its own."""
+        for find_out in (self._ask, self._try):
+            if (known := self.refusal(output)) is not None:
+                raise known
+            find_out(output.codec)
+        if (known := self.refusal(output)) is not None:
+            raise known
 
-    def _try_once(self, codec: Codec) -> None:
-        """Encode one small picture, once per codec: what a driver lists, it may not do. Raises
-        EngineError, each time, when that failed."""
-        if codec not in self._verdicts:
-            try:
-                self._try(codec)
-                self._verdicts[codec] = ""
-            except DeviceLostError:
+    def _ask(self, codec: Codec) -> None:
+        """Have the GPU's limits for `codec`, or its refusal. Raises what may be otherwise later."""
+        if codec in self._caps:
+            return
+        try:
+            with self._told(begun=False):
+                self._caps[codec] = self._nvc.GetEncoderCaps(0, codec.value)
+        except EngineError as error:
+            if error.able:
                 raise
-            except EngineError as error:
-                self._verdicts[codec] = f"NVENC does not encode {codec.value}: {error.message}"
-        if self._verdicts[codec]:
-            raise EngineError(self._verdicts[codec])
+            self._verdicts[codec] = error.message
 
     def _try(self, codec: Codec) -> None:
+        """Encode some small pictures, once per codec: what a driver lists, it may not do."""
+        if codec in self._verdicts:
+            return
+        try:
+            self._encode_small(codec)
+            self._verdicts[codec] = ""
+        except DeviceLostError:
+            raise
+        except EngineError as error:
+            self._verdicts[codec] = f"NVENC does not encode {codec.value}: {error.message}"
+
+    def _encode_small(self, codec: Codec) -> None:
         slot = self._device.empty((_TRIAL.frame_bytes,))  # of any picture
         half = Rect(x=0, y=0, w=_TRIAL.width // 2, h=_TRIAL.height)
         plan = OutputPlan(
@@ -295,6 +316,14 @@ class _Picture:
     def cuda(self) -> list[_Plane]:
         """The planes, one behind the other in memory."""
         return self._planes
+
+
+def _fits(output: OutputPlan, caps: Mapping[str, int]) -> bool:
+    """Whether pictures of the output's size are within the limits that the GPU told."""
+    return all(
+        caps.get(f"{side}_min", 0) <= size <= caps.get(f"{side}_max", 0)
+        for side, size in (("width", output.width), ("height", output.height))
+    )
 
 
 def _coded(answer: Any) -> list[_Coded]:

@@ -30,7 +30,7 @@ from services.encode.plan import (
     encoder_threads,
 )
 from shared.cuda.memory import Memory
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import EngineError, ErrorCode, PermanentError
 from shared.jobs import Codec, ColorTags, OutputPlan
 from shared.media.layout import FrameLayout, PixelFormat, Planes
 from shared.sessions import SessionNeed
@@ -80,6 +80,10 @@ class PyAvEncoder:
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
         return f"pyav-{_ENCODERS[codec]}" + ("" if self._vector_code else "-plain")
+
+    def refusal(self, output: OutputPlan) -> EngineError | None:  # noqa: ARG002
+        """See ChunkEncoder: software has no hardware to lack."""
+        return None
 
     def encode(
         self,

@@ -23,6 +23,15 @@ _ENCODERS = {Codec.H264: "h264_nvenc", Codec.HEVC: "hevc_nvenc"}
 _BUSY = ("out of memory (10)", "incompatible client key (21)")
 """In FFmpeg's log, when as many sessions are open as the GPU may have; its error is the same as
 without any encoder."""
+_NEVER = (
+    "Cannot load ",
+    "does not support the required nvenc API",
+    "No CUDA capable devices",
+    "CUDA_ERROR_NO_DEVICE",
+    "no encode device (1)",
+    "unsupported device (2)",
+)
+"""In FFmpeg's log, where a library, its version or the hardware is missing: so for every chunk."""
 
 
 class PyAvNvencEncoder(PyAvEncoder):
@@ -33,15 +42,24 @@ class PyAvNvencEncoder(PyAvEncoder):
         `preset` of the settings, `p1` to `p7`."""
         super().__init__(threads=1)
         self._preset = preset
+        self._refused: dict[str, str] = {}
         self.session = SessionNeed(SessionKind.NVENC, device.uuid, _nothing_is_kept)
 
     def name_for(self, codec: Codec) -> str:
         """See ChunkEncoder."""
         return f"pyav-{_ENCODERS.get(codec, 'nvenc')}"
 
+    def refusal(self, output: OutputPlan) -> EngineError | None:
+        """See ChunkEncoder."""
+        encoder = _ENCODERS.get(output.codec)
+        if encoder is None:
+            return EngineError(f"NVENC is not used for {output.codec.value}.")
+        refused = self._refused.get(encoder)
+        return None if refused is None else EngineError(refused)
+
     def _recipe(self, layout: FrameLayout, output: OutputPlan, rate: RateControl) -> Recipe:
-        if output.codec not in _ENCODERS:
-            raise EngineError(f"NVENC is not used for {output.codec.value}.")
+        if (known := self.refusal(output)) is not None:
+            raise known
         return Recipe(
             _ENCODERS[output.codec],
             "nv12" if layout.format is PixelFormat.NV12 else "yuv420p",
@@ -61,6 +79,8 @@ class PyAvNvencEncoder(PyAvEncoder):
             text = f"{context.name}: {lines or error}"
             if any(mark in text for mark in _BUSY):
                 raise EngineBusyError(ErrorCode.BUSY, text) from error
+            if any(mark in text for mark in _NEVER):
+                self._refused[context.name] = text
             raise EngineError(text) from error
         finally:
             av.logging.set_level(before)

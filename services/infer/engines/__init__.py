@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeAlias
 
 from services.infer.engines.base import Detector
 from services.infer.engines.none import NoDetector
@@ -11,8 +13,8 @@ from services.infer.engines.onnx_cpu import OnnxCpuDetector
 from shared.cuda.memory import Memory
 from shared.errors import EngineError, OutOfMemoryError
 from shared.leases import Leases
-from shared.models import choose, is_here, locate
-from shared.models.precision import locate_precision
+from shared.models import ModelEntry, choose, is_here
+from shared.models.precision import Precision, locate_precision
 from shared.runtime import Runtime
 
 FULL_S = 300.0
@@ -20,6 +22,10 @@ FULL_S = 300.0
 
 COMPILE_STEP_S = 600.0
 """The longest single step of TensorRT's compiler."""
+
+
+Refusal: TypeAlias = EngineError | OutOfMemoryError
+"""Why a detector can't be made, now or at all."""
 
 
 class LazyDetector:
@@ -32,7 +38,7 @@ class LazyDetector:
         self._name = name
         self._make = make
         self._made: Detector | None = None
-        self._refusal: EngineError | OutOfMemoryError | None = None
+        self._refusal: Refusal | None = None
         self._refused_s = 0.0
 
     @property
@@ -46,12 +52,12 @@ class LazyDetector:
         if self._refusal is not None and not (
             full and time.monotonic() - self._refused_s >= FULL_S
         ):
-            raise self._refusal
+            raise _anew(self._refusal)
         if self._made is None:
             try:
                 self._made = self._make()
             except (EngineError, OutOfMemoryError) as error:
-                self._refusal, self._refused_s = error, time.monotonic()
+                self._refusal, self._refused_s = _anew(error), time.monotonic()
                 raise
         return self._made
 
@@ -65,11 +71,16 @@ class Detectors:
     def warm_up(self, runtime: Runtime) -> None:
         """Load the default model, where one is here; it is not fetched. On a GPU the first batch
         does: an engine that has to be compiled takes minutes, in which a worker that had not said
-        that it lives would count as missing."""
+        that it lives would count as missing. There TensorRT alone is imported: while its libraries
+        are opened no other thread of Python runs, nor does the one that says that it lives."""
+        if runtime.settings.gpu_device:
+            from services.infer.engines.trt_api import load  # the vendor's library
+
+            with suppress(EngineError):  # the first batch says so
+                load()
+            return
         cache, folders = runtime.settings.cache_dir / "models", runtime.settings.model_folders
         if not is_here(choose("auto", cache, folders).name, cache, folders):
-            return
-        if runtime.settings.gpu_device:
             return
         for each in self.of(runtime, "auto", "host"):
             try:
@@ -129,10 +140,16 @@ def _onnx_cuda(runtime: Runtime, wanted: str) -> Detector:
 
     settings, folder = runtime.settings, runtime.settings.cache_dir / "models"
     entry = choose(wanted, folder, settings.model_folders)
+    # Its provider for CUDA has no convolutions in INT8: it rounds like one and calculates in FP32.
+    # That finds less and saves nothing, so only who names it gets it. Nor does it halve models.
+    wanted_here: Precision = "int8" if settings.infer_precision == "int8" else "fp32"
+    path, precision = locate_precision(
+        entry.name, wanted_here, folder, settings.model_folders, device="gpu"
+    )
     return OnnxCudaDetector(
         runtime.device(),
-        entry,
-        locate(entry.name, folder, settings.model_folders),
+        _named(entry, precision),
+        path,
         limit_bytes=_budget_bytes(runtime) // 2,
         batch=settings.infer_batch,
     )
@@ -152,6 +169,17 @@ def _on_cpu(runtime: Runtime, wanted: str) -> Detector:
     path, precision = locate_precision(
         entry.name, settings.infer_precision, cache, settings.model_folders, device="cpu"
     )
-    if precision != "fp32":  # so that a job's report says what looked
-        entry = entry.model_copy(update={"name": f"{entry.name}.{precision}"})
-    return OnnxCpuDetector(entry, path, threads=settings.infer_threads)
+    return OnnxCpuDetector(_named(entry, precision), path, threads=settings.infer_threads)
+
+
+def _named(entry: ModelEntry, precision: Precision) -> ModelEntry:
+    """With the precision in its name, so that a job's report says what looked."""
+    if precision == "fp32":
+        return entry
+    return entry.model_copy(update={"name": f"{entry.name}.{precision}"})
+
+
+def _anew(error: Refusal) -> Refusal:
+    """The same without its traceback, which keeps all frames that it went through, and what lies
+    in them: one that is kept grows with each time it is raised."""
+    return type(error)(*error.args)

@@ -14,8 +14,9 @@ class Gpu(Section):
     omitted: ClassVar[str] = "gpu_"
 
     gpu_devices: Literal["auto", "none"] | tuple[str, ...] = Field(
-        default="auto", description="GPUs of this host that are used: auto (all that work), none, "
-        "or a JSON list of UUIDs of GPUs or MIG slices, as `nvidia-smi -L` has them."
+        default="auto", description="GPUs of this host that are used: auto (all that work, of "
+        "those that CUDA_VISIBLE_DEVICES names where it is set), none, or a JSON list of UUIDs of "
+        "GPUs or MIG slices, as `nvidia-smi -L` has them."
     )  # fmt: skip
     gpu_device: str = Field(
         default="", description="UUID of the GPU or MIG slice that this one process works on. "

@@ -8,6 +8,7 @@ late, and errors are told by numbers in texts.
 Set from outside, beside what `cupy/_driver.py` says:
   DOUBLE_NVDEC_SESSIONS   decoders that one process may have open at a time (32)
   DOUBLE_NVENC_SESSIONS   encoders, likewise (8)
+  DOUBLE_NVDEC_ENGINES, DOUBLE_NVENC_ENGINES  engines of the GPU (1)
   DOUBLE_NVDEC_CODECS     what can be decoded (H264,HEVC,VP9,AV1)
   DOUBLE_NO_NVENC         1: a GPU without an encoder
   DOUBLE_NVENC_GOES_ON    after a flush: 1 it does, 0 it gives nothing any more, error

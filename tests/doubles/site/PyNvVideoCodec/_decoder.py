@@ -104,7 +104,7 @@ def GetDecoderCaps(
         "codec_id": int(codec),
         "chromaformat_id": int(chromaformat),
         "bitdepth": bitdepth,
-        "num_decoder_engines": 1,
+        "num_decoder_engines": int(os.environ.get("DOUBLE_NVDEC_ENGINES", "1")),
         "width_min": width,
         "height_min": height,
         "width_max": most,

@@ -76,7 +76,7 @@ def GetEncoderCaps(gpuid: int = 0, codec: str = "h264") -> dict[str, int]:
         "height_min": height,
         "width_max": most,
         "height_max": most,
-        "num_encoder_engines": 1,
+        "num_encoder_engines": int(os.environ.get("DOUBLE_NVENC_ENGINES", "1")),
     }
 
 
