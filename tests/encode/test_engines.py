@@ -583,6 +583,20 @@ def test_ffmpegs_nvenc_without_a_gpu_is_refused_before_the_first_frame(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_ffmpeg_built_without_the_encoder_is_an_engine_that_is_not_there(
+    nvenc: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = nvenc()
+    assert bench.device is not None
+    monkeypatch.setattr(
+        "services.encode.engines.pyav_nvenc._ENCODERS", {Codec.H264: "h264_of_no_build"}
+    )
+    with pytest.raises(EngineError, match=r"has no h264_of_no_build\.") as caught:
+        PyAvNvencEncoder(bench.device).encode(_unasked(), bench.layout, plan(), tmp_path / "c.nut")
+    assert not caught.value.able
+    assert list(tmp_path.iterdir()) == []
+
+
 @dataclass
 class Opened:
     """An encoder of FFmpeg's that says something while it is opened, and is not."""

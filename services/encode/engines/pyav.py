@@ -108,7 +108,10 @@ class PyAvEncoder:
         def make(out: OutputContainer) -> tuple[VideoStream, list[Packet[VideoStream]]]:
             if output.codec is Codec.AV1:
                 return _encoded_apart(out, output, recipe, encoded)
-            stream = out.add_stream(cast(_Encoder, recipe.encoder), rate=recipe.frame_rate)
+            try:
+                stream = out.add_stream(cast(_Encoder, recipe.encoder), rate=recipe.frame_rate)
+            except ValueError as error:  # of PyAV, for one it was built without
+                raise EngineError(f"This FFmpeg has no {recipe.encoder}.") from error
             stream.time_base = Fraction(*output.time_base)
             packets = encoded(stream.codec_context)
             return stream, [_without_settings(stream, packets[0]), *packets[1:]]
