@@ -128,12 +128,10 @@ def _requests(
 ) -> tuple[list[Request], list[str]]:
     requests: list[Request] = []
     problems: list[str] = []
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for path in inputs:
-        target = output or default_output(path, folder)
-        while target in taken:
-            target = target.with_name(f"{target.stem}-2{target.suffix}")
-        taken.add(target)
+        target = output or default_output(path, folder, taken)
+        taken.add(target.name)
         try:
             requests.append(make_request(path, target, options, dry_run=dry_run))
         except PermanentError as error:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from client.remote import reported
 from client.showing import Out, table
 from client.stack import reach
 from shared.errors import ErrorCode, PermanentError
@@ -19,52 +20,65 @@ def add_command(
     roles: Sequence[str],
     per_minute: int,
     most_live: int,
+    most_bytes: int,
     *,
     as_json: bool,
 ) -> int:
     """Make a key; its secret can't be shown again."""
     found = tuple(dict.fromkeys(_role(role) for role in roles))
-    redis, _ = reach(settings)
-    keys = Keys(redis)
-    key, secret = keys.add(owner, found, per_minute=per_minute, most_live=most_live)
-    signer = keys.of_owner(owner) or key
+    limits = {"per_minute": per_minute, "most_live": most_live, "most_bytes": most_bytes}
     out = Out(as_json=as_json)
-    if as_json:
-        out.line({**_shown(key), "secret": secret, "webhook_secret": signer.webhook_secret})
+
+    def work() -> int:
+        redis, _ = reach(settings)
+        keys = Keys(redis)
+        key, secret = keys.add(owner, found, **limits)
+        signer = keys.of_owner(owner) or key
+        if as_json:
+            out.line({**_shown(key), "secret": secret, "webhook_secret": signer.webhook_secret})
+            return 0
+        out.note(f"Webhooks for {key.owner} are signed with {signer.webhook_secret}")
+        out.note(f"Key {key.id} of {key.owner} ({_roles(key)}). It is shown this once:")
+        print(secret)
         return 0
-    out.note(f"Webhooks for {key.owner} are signed with {signer.webhook_secret}")
-    out.note(f"Key {key.id} of {key.owner} ({_roles(key)}). It is shown this once:")
-    print(secret)
-    return 0
+
+    return reported(out, work)
 
 
 def list_command(settings: Settings, *, as_json: bool) -> int:
     """All keys, oldest first."""
-    redis, _ = reach(settings)
-    keys = Keys(redis).all()
     out = Out(as_json=as_json)
-    if as_json:
+
+    def work() -> int:
+        redis, _ = reach(settings)
+        keys = Keys(redis).all()
         out.line([_shown(key) for key in keys])
-    elif not keys:
-        out.say("No keys.")
-    else:
-        rows = [
-            (key.id, key.owner, _roles(key), str(key.per_minute), str(key.most_live), _when(key))
-            for key in keys
-        ]
-        table(out, ("id", "owner", "roles", "a minute", "live", "made"), rows)
-    return 0
+        if not keys:
+            out.say("No keys.")
+        elif not as_json:
+            table(
+                out,
+                ("id", "owner", "roles", "a minute", "live", "bytes", "made"),
+                [_row(key) for key in keys],
+            )
+        return 0
+
+    return reported(out, work)
 
 
 def revoke_command(settings: Settings, key_id: str) -> int:
     """Have a key open nothing any more."""
-    redis, _ = reach(settings)
-    if not Keys(redis).revoke(key_id):
-        raise PermanentError(
-            ErrorCode.BAD_OPTION, f"There is no key {key_id!r}; see `dualface keys list`."
-        )
-    print(f"{key_id} opens nothing any more.")
-    return 0
+
+    def work() -> int:
+        redis, _ = reach(settings)
+        if not Keys(redis).revoke(key_id):
+            raise PermanentError(
+                ErrorCode.BAD_OPTION, f"There is no key {key_id!r}; see `dualface keys list`."
+            )
+        print(f"{key_id} opens nothing any more.")
+        return 0
+
+    return reported(Out(as_json=False), work)
 
 
 def _role(text: str) -> Role:
@@ -85,6 +99,11 @@ def _shown(key: ApiKey) -> dict[str, object]:
 
 def _roles(key: ApiKey) -> str:
     return ", ".join(role.value for role in key.roles)
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    limits = (key.per_minute, key.most_live, key.most_bytes)
+    return (key.id, key.owner, _roles(key), *map(str, limits), _when(key))
 
 
 def _when(key: ApiKey) -> str:

@@ -22,12 +22,13 @@ from client.api import (
     UnreachableError,
 )
 from client.api.flows import is_reference
+from client.placing import split_name
 from client.requests import check_writable
 from client.run import InterruptedRunError
 from client.showing import Bars, Out, job_rows, job_table, plain, print_rows, table
 from client.stopping import stoppable
 from shared.errors import DualfaceError, ErrorCode, PermanentError
-from shared.jobs import read_spec
+from shared.jobs import NAME_MOST, read_spec
 from shared.rest import GpuOut
 
 OK, FAILED, REFUSED, UNREACHABLE, CANCELLED = 0, 1, 2, 3, 4
@@ -323,12 +324,17 @@ def worst(codes: Sequence[int]) -> int:
 
 
 def reported(out: Out, work: Callable[[], int]) -> int:
-    """Do it; an error of the API becomes one line and an exit code."""
+    """Do it; an error of the API, or that there is none, becomes one line and an exit code."""
     try:
         return work()
     except ApiError as error:
         out.error(sentence(error))
         return code_of_error(error)
+    except PermanentError as error:
+        if error.code is not ErrorCode.STACK_FAILED:
+            raise
+        out.error(error.message)
+        return UNREACHABLE
 
 
 @contextmanager
@@ -346,6 +352,11 @@ def told(out: Out, facts: dict[str, object], name: str = "") -> Iterator[list[in
         out.error(begin + error.message)
         out.line({**facts, "error": {"code": error.code.value, "message": error.message}})
         codes.append(REFUSED if isinstance(error, PermanentError) else FAILED)
+    except OSError as error:
+        out.error(f"{begin}{plain(str(error))}.")
+        said = {"code": ErrorCode.INTERNAL.value, "message": str(error)}
+        out.line({**facts, "error": said})
+        codes.append(FAILED)
 
 
 def code_of_error(error: ApiError) -> int:
@@ -367,7 +378,7 @@ def sentence(error: ApiError) -> str:
 def result_name(job: Job) -> str:
     """What a download is called: "talk.mov" gives "talk-split.mp4". Leads to no other folder."""
     stem = Path(job.name.replace("\\", "/")).stem.lstrip(".") or job.id
-    return f"{plain(stem)}-split.{job.spec.container}"
+    return split_name(plain(stem), f".{job.spec.container}")
 
 
 async def _all(
@@ -410,21 +421,19 @@ def _orders(wanted: Submission) -> list[_Order]:
         )
     if wanted.idempotency_key is not None and many:
         raise PermanentError(ErrorCode.BAD_OPTION, "--idempotency-key stands for one video.")
-    taken: set[Path] = set()
+    taken: set[str] = set()
     return [_order(video, wanted, taken) for video in wanted.videos]
 
 
-def _order(video: str, wanted: Submission, taken: set[Path]) -> _Order:
+def _order(video: str, wanted: Submission, taken: set[str]) -> _Order:
     reference = is_reference(video)
     # An address may hold a secret behind its "?", which is nobody's name for it.
     name = video.partition("?")[0].rstrip("/").rpartition("/")[2] if reference else Path(video).name
     options: JobOptions = {**wanted.options}
     target = wanted.output
     if target is None and wanted.out is not None:
-        target = wanted.out / f"{Path(name).stem}-split.mp4"
-        while target in taken:
-            target = target.with_name(f"{target.stem}-2{target.suffix}")
-        taken.add(target)
+        target = wanted.out / split_name(Path(name).stem, taken=taken)
+        taken.add(target.name)
     if target is not None:
         suffix = target.suffix.lower()
         if suffix not in (".mp4", ".mov"):
@@ -435,7 +444,7 @@ def _order(video: str, wanted: Submission, taken: set[Path]) -> _Order:
         if wanted.out is None:
             check_writable(target, None if reference else Path(video))
     if reference and name:
-        options["name"] = name
+        options["name"] = name[:NAME_MOST]
     read_spec({"source": "-", **options})  # before hours of sending a video that is then refused
     return _Order(video if reference else Path(video), name or video, target, options)
 

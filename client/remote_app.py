@@ -187,7 +187,11 @@ def cancel(jobs: JobsArgument, as_json: JsonOption = False) -> None:
 
 @remote_app.command(epilog=CODES)
 def retry(jobs: JobsArgument, as_json: JsonOption = False) -> None:
-    """Have jobs that failed or were cancelled made again."""
+    """Have jobs that failed or were cancelled made again.
+
+    Their sources have to be there still: a video that was sent is kept for a while when its job
+    fails, and removed when it is cancelled. Submit that one anew.
+    """
     from client.remote import retry_command
 
     raise typer.Exit(retry_command(jobs, as_json=as_json))
@@ -219,13 +223,16 @@ def keys_add(
     most_live: Annotated[
         int, typer.Option(min=0, help="Jobs that have not ended; 0: any number.")
     ] = 100,
+    most_bytes: Annotated[
+        int, typer.Option(min=0, help="Of one upload; 0: as many as any source may have.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, of the stack that is up or of DUALFACE_REDIS_URL. It is shown this once."""
     from client.keys import add_command
 
-    code = add_command(Settings.load(), owner, role, per_minute, most_live, as_json=as_json)
-    raise typer.Exit(code)
+    limits = (per_minute, most_live, most_bytes)
+    raise typer.Exit(add_command(Settings.load(), owner, role, *limits, as_json=as_json))
 
 
 @keys_app.command("list", epilog=CODES)

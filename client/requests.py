@@ -79,11 +79,17 @@ def check_writable(output: Path, source: Path | None = None, *, dry_run: bool = 
 
     `dry_run`: by looking only; its folder may be one that is made later.
     """
-    if output.is_dir():
+    try:
+        is_folder = output.is_dir()
+    except OSError as error:
+        raise PermanentError(
+            ErrorCode.OUTPUT_UNWRITABLE, f"The output {output} can't be written ({error.strerror})."
+        ) from error
+    if is_folder:
         raise PermanentError(
             ErrorCode.OUTPUT_UNWRITABLE, f"The output {output} is a folder; name a file."
         )
-    if source is not None and output.exists() and source.exists() and output.samefile(source):
+    if source is not None and _is_same(output, source):
         raise PermanentError(
             ErrorCode.OUTPUT_UNWRITABLE,
             f"The output {output} is the source itself; choose another name.",
@@ -103,6 +109,14 @@ def check_writable(output: Path, source: Path | None = None, *, dry_run: bool = 
             ErrorCode.OUTPUT_UNWRITABLE,
             f"The output folder {output.parent} can't be written ({error.strerror}).",
         ) from error
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """False also where one of them is not there, or can't be looked at."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _container(output: Path) -> Container:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes
 
-from client.placing import part_of, place
+from client.placing import part_of, place, split_name
 from client.requests import Request
 from client.stack import Stack, running_stack
 from shared.errors import (
@@ -277,6 +277,6 @@ def interruptible() -> Iterator[Sequence[int]]:
             signal.signal(kind, signal.SIG_IGN if stopped else handler)
 
 
-def default_output(path: Path, folder: Path) -> Path:
-    """`folder`/NAME-split.mp4."""
-    return folder / f"{path.stem}-split.mp4"
+def default_output(path: Path, folder: Path, taken: Container[str] = ()) -> Path:
+    """`folder`/NAME-split.mp4, or another name where others of `folder` are `taken`."""
+    return folder / split_name(path.stem, taken=taken)

@@ -62,8 +62,41 @@ class Codec(StrEnum):
     AV1 = "av1"
 
 
-Size = Annotated[tuple[int, int], Field(description="width, height in px; both even, 32..8192")]
+NAME_MOST = 255
+"""Characters of a job's name."""
 
+SMALLEST_PX = 64
+"""Below it faces can't be seen and encoders' minimum sizes (hevc: one coding tree block) begin."""
+
+LARGEST_SIDE_PX = 8192
+LARGEST_AREA_PX = 139264 * 256
+"""Level 6.2 of H.264 and HEVC, the highest there is: 139264 macroblocks of 16x16 px. AV1's is of
+the same size."""
+
+PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
+"""The names that libx264 and libx265 share, fastest first; SVT-AV1's that fit are looked up."""
+
+# Limits that came after jobs had been accepted without them are told in the schema and checked by
+# `read_spec`: kept records, and what a service answers of them, have to stay readable.
+Side = Annotated[
+    int,
+    Field(json_schema_extra={"minimum": SMALLEST_PX, "maximum": LARGEST_SIDE_PX, "multipleOf": 2}),
+]
+Size = Annotated[
+    tuple[Side, Side],
+    Field(description=f"width, height in px; both even, {SMALLEST_PX}..{LARGEST_SIDE_PX}"),
+]
 
 AV1_MOST_KBPS = 100_000
 """What SVT-AV1 takes as a bit rate, kbit/s."""
@@ -78,7 +111,11 @@ class JobSpec(Model):
         description="https://HOST/... or s3://BUCKET/KEY, fetched when the job begins; or the key "
         "of an object in the store. An address may hold a secret: show people `shown_source`",
     )
-    name: str = Field(default="", description="what people call it, for example the file's name")
+    name: str = Field(
+        default="",
+        description="what people call it, for example the file's name",
+        json_schema_extra={"maxLength": NAME_MOST},
+    )
     container: Literal["mp4", "mov"] = "mp4"
     layout: Layout = Layout.SIDE_BY_SIDE
     size: Size | None = None
@@ -91,7 +128,7 @@ class JobSpec(Model):
         description="kbit/s of the picture; `crf` is ignored then. Constant, or at most that much: "
         "a busy encoder of a GPU makes it variable at 70 % of it",
     )
-    preset: str = "veryfast"
+    preset: str = Field(default="veryfast", json_schema_extra={"enum": list(PRESETS)})
     detector: str = "auto"
     detect_every: int | None = Field(default=None, ge=1, le=60, description="frames per detection")
     fps_limit: float | None = Field(default=None, gt=0, le=1000)
@@ -121,25 +158,52 @@ def read_spec(given: str | bytes | Mapping[str, object]) -> JobSpec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
         raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
-    check_combination(spec)
+    if len(spec.name) > NAME_MOST:
+        raise _bad(f"name: it has {len(spec.name)} characters; at most {NAME_MOST} are kept.")
+    check_choices(spec)
     return spec
 
 
-def check_combination(spec: JobSpec) -> None:
-    """Raises PermanentError BAD_OPTION for choices that exclude each other, whatever the source."""
+def check_choices(spec: JobSpec) -> None:
+    """Raises PermanentError BAD_OPTION for a preset or size that no job can have, and for choices
+    that exclude each other, whatever the source."""
+    if spec.preset not in PRESETS:
+        raise _bad(f"There is no preset {spec.preset[:40]!r}; use one of {', '.join(PRESETS)}.")
+    if spec.size is not None:
+        _check_size(*spec.size)
     if spec.codec is not Codec.AV1:
         return
     if spec.container != "mp4":
-        raise PermanentError(
-            ErrorCode.BAD_OPTION,
-            f"A .{spec.container} file can't hold AV1; choose mp4, or the codec h264 or hevc.",
+        raise _bad(
+            f"A .{spec.container} file can't hold AV1; choose mp4, or the codec h264 or hevc."
         )
     if (spec.bitrate_kbps or 0) > AV1_MOST_KBPS:
-        raise PermanentError(
-            ErrorCode.BAD_OPTION,
+        raise _bad(
             f"AV1 is encoded with {AV1_MOST_KBPS} kbit/s at most, and {spec.bitrate_kbps} are "
-            "asked for; choose less, or another codec.",
+            "asked for; choose less, or another codec."
         )
+
+
+def _check_size(width: int, height: int) -> None:
+    if min(width, height) < SMALLEST_PX or max(width, height) > LARGEST_SIDE_PX:
+        raise _bad(
+            f"A size of {width}x{height} px is outside of what can be made; each side must be"
+            f" {SMALLEST_PX} to {LARGEST_SIDE_PX} px."
+        )
+    if width % 2 or height % 2:
+        raise _bad(
+            f"A size of {width}x{height} px has an odd side; both must be even, such as"
+            f" {width // 2 * 2}x{height // 2 * 2}."
+        )
+    if width * height > LARGEST_AREA_PX:
+        raise _bad(
+            f"A size of {width}x{height} px has more pixels than any level of H.264, HEVC or AV1"
+            f" allows ({LARGEST_AREA_PX}); choose a smaller one, such as 3840x2160."
+        )
+
+
+def _bad(message: str) -> PermanentError:
+    return PermanentError(ErrorCode.BAD_OPTION, message)
 
 
 class ColorTags(Model):

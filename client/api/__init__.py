@@ -8,6 +8,9 @@
 What goes over the wire, when something is sent again and what an answer means is written once, as
 flows (`flows.py`): generators that yield a step and are given its outcome. The two clients only
 carry steps out, by blocking or by awaiting.
+
+What the service says comes as an `ApiError`; what is wrong on this side (a file, a place for one,
+no service to be found) as a `PermanentError`; `wait(timeout=)` raises TimeoutError.
 """
 
 from client.api.address import Address, find_address
@@ -29,6 +32,7 @@ from client.api.flows import JobOptions
 from client.api.patience import Patience
 from client.api.stream import Told
 from client.api.sync import Client
+from shared.errors import ErrorCode, PermanentError
 from shared.jobs import JobState
 from shared.rest import Job, JobEvent, Session, Stored, System, Thumbnail
 
@@ -39,6 +43,7 @@ __all__ = [
     "BusyError",
     "Client",
     "ConflictError",
+    "ErrorCode",
     "ForbiddenError",
     "InvalidError",
     "Job",
@@ -48,6 +53,7 @@ __all__ = [
     "NotFoundError",
     "OverQuotaError",
     "Patience",
+    "PermanentError",
     "RefusedError",
     "Session",
     "Stamp",

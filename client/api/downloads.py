@@ -40,11 +40,11 @@ class Download:
 
     def open(self) -> None:
         """Begin with an empty file, which is ours alone."""
-        if self._target.is_dir():
-            raise PermanentError(
-                ErrorCode.OUTPUT_UNWRITABLE, f"{self._target} is a folder; name a file."
-            )
         try:
+            if self._target.is_dir():
+                raise PermanentError(
+                    ErrorCode.OUTPUT_UNWRITABLE, f"{self._target} is a folder; name a file."
+                )
             while self._file is None:
                 self._file = _ours(self._part)
         except BlockingIOError as error:

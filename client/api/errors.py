@@ -13,6 +13,9 @@
 
 `code` is the service's stable code (`shared.errors.ErrorCode`), `detail` its sentence for people.
 Everything else (500, 507, an answer that can't be read) is an ApiError itself.
+
+What is wrong on this side is no ApiError but a `shared.errors.PermanentError`, with the same codes:
+a file that is missing, empty or changed while it was sent, a place that can't be written.
 """
 
 from __future__ import annotations

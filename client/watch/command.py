@@ -13,12 +13,14 @@ from client.stopping import stoppable
 from client.watch.record import Entry, State, open_record
 from client.watch.watcher import Watcher, Wishes
 from shared.errors import ErrorCode, PermanentError
+from shared.jobs import read_spec
 
 
 def watch_command(wishes: Wishes, *, as_json: bool) -> int:
     """Until it is asked to stop, which is its good end: 0. 2 for a key that may not, 3 when no
     service answers at the start; later it waits for one."""
     out = Out(as_json=as_json)
+    read_spec({"source": "-", **wishes.options})  # before every file is sent and then refused
     _check_folders(wishes)
 
     async def work() -> int:

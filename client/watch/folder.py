@@ -75,17 +75,19 @@ def find(path: Path) -> Found | None:
 
 
 def sample_of(found: Found) -> str | None:
-    """Hash of its beginning, middle and end; None when it has changed meanwhile."""
+    """Hash of its beginning, middle and end; None when it has changed meanwhile, or can't be
+    read: both are looked at again."""
     size = found.stamp.size
     digest = hashlib.sha256()
+    starts = sorted({0, max(0, (size - SAMPLE_BYTES) // 2), max(0, size - SAMPLE_BYTES)})
     try:
         fd = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            for start in starts:
+                digest.update(os.pread(fd, SAMPLE_BYTES, start))
+            facts = os.fstat(file.fileno())
     except OSError:
         return None
-    with open(fd, "rb") as file:
-        for start in sorted({0, max(0, (size - SAMPLE_BYTES) // 2), max(0, size - SAMPLE_BYTES)}):
-            digest.update(os.pread(fd, SAMPLE_BYTES, start))
-        facts = os.fstat(file.fileno())
     same = _found(found.path, facts).stamp == found.stamp
     return digest.hexdigest()[:32] if same else None
 

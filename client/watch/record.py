@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,7 @@ from io import FileIO
 from pathlib import Path
 
 from client.api import Stamp
+from client.placing import fits, split_name
 from shared.errors import ErrorCode, PermanentError
 
 FOLDER = ".dualface"
@@ -127,13 +128,7 @@ class Record:
         known = self._entries.get(name)
         if known is not None:
             return known.output
-        taken = {entry.output for entry in self._entries.values()}
-        stem = Path(name).stem
-        number, made = 1, f"{stem}-split.mp4"
-        while made in taken:
-            number += 1
-            made = f"{stem}-split-{number}.mp4"
-        return made
+        return _output_of(name, self._entries.values())
 
 
 @contextmanager
@@ -159,6 +154,11 @@ def open_record(folder: Path) -> Iterator[Record]:
         except OSError as error:
             raise _unwritable(own, error) from error
         yield Record(path, file, entries)
+
+
+def _output_of(name: str, entries: Iterable[Entry]) -> str:
+    """A name that none of them has."""
+    return split_name(Path(name).stem, taken={entry.output for entry in entries})
 
 
 def _unwritable(folder: Path, error: OSError) -> PermanentError:
@@ -187,11 +187,15 @@ def _read(path: Path) -> dict[str, Entry]:
 
 def _kept(folder: Path, entries: dict[str, Entry]) -> dict[str, Entry]:
     limit = (datetime.now(UTC) - KEPT).isoformat(timespec="seconds")
-    return {
+    kept = {
         name: entry
         for name, entry in entries.items()
         if not entry.state.ended or entry.at > limit or (folder / name).exists()
     }
+    for name, entry in kept.items():
+        if not fits(entry.output):  # as former releases chose it: no file can be called so
+            kept[name] = replace(entry, output=_output_of(name, kept.values()))
+    return kept
 
 
 def _rewrite(path: Path, entries: dict[str, Entry]) -> None:

@@ -58,10 +58,18 @@ Tell = Callable[[str, Entry, str], None]
 """Called with what happened (an event's name), the entry as it is now, and words for people."""
 
 
+class UntoldError(DualfaceError):
+    """Nobody hears any more what becomes of the files; no file is at fault."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(ErrorCode.INTERNAL, f"What happens can't be told any more ({why}).")
+        self.args = (why,)
+
+
 class Watcher:
     """Runs in an event loop until it is cancelled; what is under way is then left to the next one.
 
-    Raises UnauthorizedError, ForbiddenError: with this key it can do nothing.
+    Raises UnauthorizedError, ForbiddenError: with this key it can do nothing; UntoldError.
     """
 
     def __init__(self, client: AsyncClient, record: Record, wishes: Wishes, tell: Tell) -> None:
@@ -162,13 +170,14 @@ class Watcher:
     # --- one file ---------------------------------------------------------------------------------
 
     async def _take(self, found: Found, sample: str) -> None:
-        record = self._record
-        output = record.output_for(found.name)
-        entry = Entry(found.name, found.stamp.size, found.stamp.mtime_ns, sample, output)
         try:
             problem = await look(found.path)
         except OSError:
             return  # no process can be started just now; the next scan finds it again
+        record = self._record
+        # Only now, and written down before anybody else's turn: no two files get one output.
+        output = record.output_for(found.name)
+        entry = Entry(found.name, found.stamp.size, found.stamp.mtime_ns, sample, output)
         if problem is not None:
             doubt_s = self._wishes.settle_s * DOUBT_FACTOR
             stamp, _ = self._doubts.get(found.name, (None, 0.0))
@@ -178,7 +187,7 @@ class Watcher:
             self._fail(entry, problem.code.value, problem.message)
         else:
             entry = record.put(entry, State.TAKEN)
-            self._tell("taken", entry, "taken")
+            self._say("taken", entry, "taken")
             await self._go_on(entry)
         self._doubts.pop(found.name, None)
 
@@ -189,7 +198,7 @@ class Watcher:
             entry = self._record.find(entry.name) or entry
             try:
                 await self._make(entry)
-            except (UnauthorizedError, ForbiddenError):
+            except (UnauthorizedError, ForbiddenError, UntoldError):
                 raise
             except RefusedError as error:
                 self._fail(entry, error.code, error.detail)
@@ -199,16 +208,20 @@ class Watcher:
                 continue
             except DualfaceError as error:
                 if error.code in SENDABLE:
-                    self._tell("gone", self._record.put(entry, State.GONE), error.message)
+                    self._say("gone", self._record.put(entry, State.GONE), error.message)
                 elif error.code in PASSING:
                     await self._wait(entry, error.message, AWAY_MOST_S)
                     continue
                 else:
                     self._fail(entry, error.code.value, error.message)
+            except OSError as error:  # of this file or its result, and of no other
+                latest = self._record.find(entry.name) or entry  # with its job, if it is one
+                why = f"The file or its result could not be read or written ({error})."
+                self._fail(latest, ErrorCode.INTERNAL.value, why)
             return
 
     async def _wait(self, entry: Entry, why: str, seconds: float) -> None:
-        self._tell("waiting", entry, f"waiting: {why}")
+        self._say("waiting", entry, f"waiting: {why}")
         await asyncio.sleep(seconds)
 
     async def _make(self, entry: Entry) -> None:
@@ -259,7 +272,7 @@ class Watcher:
             )
             job = await self._client.submit(stored.source, **self._options(entry))
         entry = self._record.put(self._record.find(entry.name) or entry, State.SENT, job=job.id)
-        self._tell("sent", entry, f"sent as {job.id}")
+        self._say("sent", entry, f"sent as {job.id}")
         return entry
 
     async def _followed(self, entry: Entry) -> None:
@@ -276,7 +289,7 @@ class Watcher:
             target = self._wishes.out / entry.output
             await self._client.result(job, target)
             frames = "" if job.result is None else f", {job.result.frames} frames"
-            self._tell("done", self._record.put(entry, State.DONE), f"{target}{frames}")
+            self._say("done", self._record.put(entry, State.DONE), f"{target}{frames}")
         else:
             error = job.error
             code = job.state.value if error is None else error.code
@@ -288,4 +301,10 @@ class Watcher:
 
     def _fail(self, entry: Entry, code: str, message: str) -> None:
         made = self._record.put(entry, State.FAILED, code=code, message=plain(message))
-        self._tell("failed", made, plain(message))
+        self._say("failed", made, plain(message))
+
+    def _say(self, event: str, entry: Entry, text: str) -> None:
+        try:
+            self._tell(event, entry, text)
+        except OSError as error:
+            raise UntoldError(str(error)) from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
 from shared.jobs import read_spec
 from shared.logs import Log
+from shared.models import check_detector
 from shared.names import job_folder
 from shared.queues import CANCEL, TaskResults
 from shared.references import check_reference, check_webhook
@@ -54,7 +55,9 @@ class Requests:
             )
         if not spec.source.startswith(f"{job_folder(job)}/"):
             check_reference(spec.source, self._runtime.settings)
+        settings = self._runtime.settings
         if spec.webhook is not None:
-            check_webhook(spec.webhook, self._runtime.settings.webhook_hosts)
+            check_webhook(spec.webhook, settings.webhook_hosts)
+        check_detector(spec.detector, settings.cache_dir / "models", settings.model_folders)
         self._runtime.ledger.submit(job, spec)
         self._log.info("job submitted", job=job, name=spec.name)

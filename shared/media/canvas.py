@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from shared.errors import ErrorCode, PermanentError
 from shared.jobs import (
+    SMALLEST_PX,
     JobSpec,
     Layout,
     OutputPlan,
     Ratio,
     Rect,
     SourceInfo,
-    check_combination,
+    check_choices,
 )
 
 LONGEST_PX = 1920
@@ -20,42 +20,17 @@ SHORTEST_PX = 1080
 """A derived canvas is at most 1920x1080 (or upright): a crop around one face of a 4K source is
 about its native resolution in half of that, so more pixels would cost time and show nothing."""
 
-SMALLEST_PX = 64
-"""Below it faces can't be seen and encoders' minimum sizes (hevc: one coding tree block) begin."""
-
-LARGEST_SIDE_PX = 8192
-LARGEST_AREA_PX = 139264 * 256
-"""Level 6.2 of H.264 and HEVC, the highest there is: 139264 macroblocks of 16x16 px. AV1's is of
-the same size."""
-
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-    "placebo",
-)
-"""The names that libx264 and libx265 share, fastest first; SVT-AV1's that fit are looked up."""
-
 
 def plan_output(spec: JobSpec, source: SourceInfo) -> OutputPlan:
     """The picture to make of `source`.
 
     Raises PermanentError BAD_OPTION for a size, preset or combination that can't be made.
     """
-    check_combination(spec)
-    if spec.preset not in PRESETS:
-        raise _bad(f"There is no preset {spec.preset!r}; use one of {', '.join(PRESETS)}.")
+    check_choices(spec)
     if spec.size is None:
         width, height = _derived_size(spec.layout, source)
     else:
         width, height = spec.size
-        _check_size(width, height)
     width, height = _halvable(spec.layout, width, height)
     return OutputPlan(
         width=width,
@@ -80,24 +55,6 @@ def _derived_size(layout: Layout, source: SourceInfo) -> tuple[int, int]:
     return (long, short) if layout is Layout.SIDE_BY_SIDE else (short, long)
 
 
-def _check_size(width: int, height: int) -> None:
-    if width % 2 or height % 2:
-        raise _bad(
-            f"A size of {width}x{height} px has an odd side; both must be even, such as"
-            f" {max(SMALLEST_PX, width // 2 * 2)}x{max(SMALLEST_PX, height // 2 * 2)}."
-        )
-    if min(width, height) < SMALLEST_PX or max(width, height) > LARGEST_SIDE_PX:
-        raise _bad(
-            f"A size of {width}x{height} px is outside of what can be made; each side must be"
-            f" {SMALLEST_PX} to {LARGEST_SIDE_PX} px."
-        )
-    if width * height > LARGEST_AREA_PX:
-        raise _bad(
-            f"A size of {width}x{height} px has more pixels than any level of H.264, HEVC or AV1"
-            f" allows ({LARGEST_AREA_PX}); choose a smaller one, such as 3840x2160."
-        )
-
-
 def _halvable(layout: Layout, width: int, height: int) -> tuple[int, int]:
     """The canvas shrunk so that each half has even sides: the halved side is a multiple of 4."""
     if layout is Layout.SIDE_BY_SIDE:
@@ -119,7 +76,3 @@ def _frame_rate(rate: Ratio, limit: float | None) -> Ratio:
         return rate
     kept = Fraction(limit).limit_denominator(1001)
     return kept.numerator, kept.denominator
-
-
-def _bad(message: str) -> PermanentError:
-    return PermanentError(ErrorCode.BAD_OPTION, message)

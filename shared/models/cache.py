@@ -47,6 +47,18 @@ def choose(detector: str, cache: Path, extra_folders: Sequence[Path] = ()) -> Mo
     return next(at_hand, entry_of("centerface"))
 
 
+def check_detector(detector: str, cache: Path, extra_folders: Sequence[Path] = ()) -> None:
+    """Raises PermanentError BAD_OPTION for a name that `choose` does not know; looks at no file of
+    a model. An entry that is damaged is for the workers to tell."""
+    if detector == "auto":
+        return
+    try:
+        entry_of(detector, cache, extra_folders)
+    except PermanentError as error:
+        if error.code is ErrorCode.BAD_OPTION:
+            raise
+
+
 def is_here(name: str, cache: Path, extra_folders: Sequence[Path] = ()) -> bool:
     """Whether `locate` would find model `name`. Raises PermanentError as `choose`."""
     return _find(entry_of(name, cache, extra_folders), cache, extra_folders) is not None

@@ -31,6 +31,7 @@ from client.api import (
     NotFoundError,
     OverQuotaError,
     Patience,
+    PermanentError,
     Stamp,
     Told,
     UnauthorizedError,
@@ -41,7 +42,7 @@ from client.api.address import address_for
 from client.api.errors import retry_after
 from client.api.stream import Reader
 from services.coordinator.api.app import make_service
-from shared.errors import ErrorCode, PermanentError
+from shared.errors import ErrorCode
 from shared.jobs import JobSpec, JobState
 from shared.keys import Role
 from shared.ledger import JobResult
@@ -466,7 +467,7 @@ def test_two_fetch_to_one_place_one_after_the_other(
 
 def test_where_a_result_cant_go_is_said(api: Served, client: Client, tmp_path: Path) -> None:
     job = api.finished("a")
-    for target in (tmp_path, tmp_path / "none" / "x.mp4"):
+    for target in (tmp_path, tmp_path / "none" / "x.mp4", tmp_path / ("a" * 256)):
         with pytest.raises(PermanentError) as caught:
             client.result(job, target)
         assert caught.value.code is ErrorCode.OUTPUT_UNWRITABLE

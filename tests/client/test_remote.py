@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from client.api.downloads import Download
 from client.cli import main
 from client.showing import Out, plain, table
 from shared.errors import ErrorCode
@@ -66,6 +69,8 @@ def dualface(
 
     def run(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["dualface", *map(str, arguments)])
+        # With `python -m pytest` the command would be called that, and its shell's variable so.
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
         capsys.readouterr()
         try:
             main()
@@ -152,6 +157,39 @@ def test_a_submit_that_waits_ends_with_its_result_in_place(
     assert (tmp_path / "out.mp4").read_bytes() == b"result"
 
 
+def test_of_several_videos_long_names_have_results_and_one_that_fails_ends_no_other(
+    api: Served,
+    dualface: Dualface,
+    video: MakeVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(it: Download) -> None:
+        if it._target.name == "bad-split.mp4":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        opened(it)
+
+    def finish_all() -> None:
+        wait_until(lambda: len(live(api)) == 3, "all are submitted")
+        for job in live(api):
+            finish(api, job)
+
+    opened = Download.open
+    monkeypatch.setattr(Download, "open", broken)
+    names = ("bad.mp4", f"{'a' * 250}.mp4", f"{'a' * 249}b.mp4")
+    paths = [video(1000, name) for name in names]
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(finish_all)
+        said = dualface("submit", *paths, "--out", "results", "--json")
+        ended.result()
+    assert said.code == 1
+    told = {line["video"]: line for line in said.lines}
+    assert told["bad.mp4"]["error"]["code"] == "internal"
+    assert os.strerror(errno.EIO) in said.err
+    outputs = sorted(path.name for path in (tmp_path / "results").iterdir())
+    assert outputs == [f"{'a' * 243}-split-2.mp4", f"{'a' * 245}-split.mp4"]
+
+
 def test_ctrl_c_while_waiting_leaves_the_job_and_says_how_to_go_on(
     api: Served, start: Callable[..., subprocess.Popen[str]], video: MakeVideo
 ) -> None:
@@ -180,6 +218,10 @@ REFUSED = (
     (("submit", "talk.mp4", "-o", "x.avi"), ".mp4 or .mov"),
     (("submit", "talk.mp4", "-o", "talk.mp4"), "source itself"),
     (("submit", "talk.mp4", "-o", "none/x.mp4"), "can't be written"),
+    (("submit", "talk.mp4", "-o", f"{'x' * 252}.mp4"), "name too long"),
+    (("submit", "talk.mp4", "--size", "99999x2"), "64 to 8192"),
+    (("submit", "talk.mp4", "--preset", "zz"), "no preset 'zz'"),
+    (("watch", ".", "--out", "x", "--preset", "zz"), "no preset 'zz'"),
     (("submit", "https://elsewhere.example.com/a.mp4"), "elsewhere.example.com"),
     (("submit", "talk.mp4", "--size", "big"), "WIDTHxHEIGHT"),
     (("submit", "talk.mp4", "-o", "x.mov", "--codec", "av1"), "can't hold AV1"),
@@ -218,7 +260,17 @@ def test_no_service_is_3_and_says_where_it_was_looked_for(
     assert (said.code, said.out) == (3, "")
     assert url in said.err
     monkeypatch.setenv("DUALFACE_API_URL", "")
-    assert dualface("list").code == 2
+    for arguments in (
+        ("list",),
+        ("submit", "talk.mp4"),
+        ("wait", "a"),
+        ("watch", ".", "--out", "x"),
+    ):
+        said = dualface(*arguments)
+        assert (said.code, said.out) == (3, ""), arguments
+        assert "No stack is up" in said.err
+    monkeypatch.setenv("DUALFACE_REDIS_URL", "")
+    assert dualface("keys", "list").code == 3
 
 
 # --- following ------------------------------------------------------------------------------------
@@ -310,14 +362,18 @@ def test_tables_fit_narrow_terminals_and_hide_control_characters(
 def test_a_key_is_shown_once_works_and_is_revoked(
     api: Served, dualface: Dualface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = dualface("keys", "add", "bob", "--role", "read", "--per-minute", 50, "--most-live", 7)
+    said = dualface(
+        "keys", "add", "bob", "--role", "read",
+        "--per-minute", 50, "--most-live", 7, "--most-bytes", 9000,
+    )  # fmt: skip
     secret = said.out.strip()
     assert secret.startswith("df_")
     assert secret not in said.err
     made = dualface("keys", "add", "eve", "--json").lines[0]
     assert (made["roles"], made["secret"][:3]) == (["submit", "read"], "df_")
     listed = {key["owner"]: key for key in dualface("keys", "list", "--json").lines[0]}
-    assert listed["bob"]["most_live"] == 7
+    assert (listed["bob"]["most_live"], listed["bob"]["most_bytes"]) == (7, 9000)
+    assert "9000" in dualface("keys", "list").out.split()
     assert "secret" not in json.dumps(listed)
     assert secret not in dualface("keys", "list").out
     monkeypatch.setenv("DUALFACE_API_KEY", secret)
@@ -333,6 +389,8 @@ def test_a_key_is_shown_once_works_and_is_revoked(
 def test_shells_complete_the_ids_of_jobs_and_never_fail(
     api: Served, dualface: Dualface, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("client.completing.LIMIT_S", 30.0)
+
     def completed(line: str) -> list[str]:
         monkeypatch.setenv("_DUALFACE_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
@@ -20,10 +21,11 @@ import pytest
 
 from chaos.proxy import Fault, Proxy
 from client.api import AsyncClient, Stamp, UnauthorizedError
+from client.api.downloads import Download
 from client.watch.folder import Settling, being_written, find, is_ignored, sample_of, scan
 from client.watch.looking import look
 from client.watch.record import FOLDER, Entry, State, open_record
-from client.watch.watcher import Watcher, Wishes
+from client.watch.watcher import Tell, UntoldError, Watcher, Wishes
 from services.coordinator.api import jobs as jobs_api
 from services.coordinator.api import results as results_api
 from services.coordinator.api import uploads as uploads_api
@@ -118,9 +120,11 @@ def watching(
     *,
     at_once: int = 2,
     retry_failed: bool = False,
+    tell: Tell | None = None,
 ) -> Iterator[Watching]:
     """Until the context ends."""
     it = Watching()
+    told = tell or (lambda kind, entry, _: it.told.append((kind, entry)))
     loop = asyncio.new_event_loop()
     stop: list[Callable[[], object]] = []
     wishes = Wishes(folder, out, at_once, SETTLE_S, retry_failed, {"crf": 30})
@@ -131,16 +135,13 @@ def watching(
         stop.append(lambda: loop.call_soon_threadsafe(task.cancel))
         async with AsyncClient(url, key, patience=QUICK) as client:
             with open_record(folder) as record:
-                told = it.told
-                await Watcher(
-                    client, record, wishes, lambda kind, entry, _: told.append((kind, entry))
-                ).run()
+                await Watcher(client, record, wishes, told).run()
 
     def run() -> None:
         try:
             with suppress(asyncio.CancelledError):
                 loop.run_until_complete(main())
-        except (PermanentError, UnauthorizedError) as error:
+        except (PermanentError, UnauthorizedError, UntoldError) as error:
             it.errors.append(error)
         finally:
             loop.run_until_complete(loop.shutdown_default_executor())
@@ -237,6 +238,67 @@ def test_a_job_that_fails_is_told_of_and_made_again_by_request_only(
         wait_until(lambda: job in live(api), "it is made again")
         finish(api, job)
         wait_until(lambda: "talk.mp4" in it.of("done"), "its result")
+
+
+def test_long_names_and_equal_stems_dropped_at_once_get_a_result_each(
+    api: Served, folder: Path, out: Path, talk: Path
+) -> None:
+    long = "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 82
+    names = [f"{long}ab.mp4", f"{long}cd.mp4", "talk.mp4", "talk.mov"]
+    for name in names:
+        (folder / name).write_bytes(talk.read_bytes())
+    with watching(api.url, key_for(api), folder, out, at_once=4) as it:
+        wait_until(lambda: len(live(api)) == 4, "all are jobs")
+        for job in live(api):
+            finish(api, job, job.encode())
+        wait_until(lambda: len(it.of("done")) == 4, "all have ended")
+    results = {path.name: path.read_text() for path in out.iterdir()}
+    assert results == {entry.output: entry.job for kind, entry in it.told if kind == "done"}
+    assert len(set(results.values())) == 4
+    assert all(len(os.fsencode(name)) <= 255 for name in results)
+
+
+def test_what_the_system_refuses_of_one_file_fails_that_file_alone(
+    api: Served, folder: Path, out: Path, talk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(it: Download) -> None:
+        if it._target.name == "bad-split.mp4":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        opened(it)
+
+    opened = Download.open
+    monkeypatch.setattr(Download, "open", broken)
+    for name in ("bad.mp4", "good.mp4"):
+        drop(talk, folder, name)
+    with watching(api.url, key_for(api), folder, out) as it:
+        wait_until(lambda: len(live(api)) == 2, "both are jobs")
+        for job in live(api):
+            finish(api, job)
+        wait_until(lambda: it.of("done") and it.of("failed"), "both have ended")
+    assert (it.of("failed"), it.of("done")) == (["bad.mp4"], ["good.mp4"])
+    entry = next(entry for kind, entry in it.told if kind == "failed")
+    assert (entry.code, entry.job != "") == ("internal", True)
+    assert os.strerror(errno.EIO) in entry.message
+    monkeypatch.undo()
+    monkeypatch.setattr("client.watch.watcher.look", None)  # nothing is taken anew
+    with watching(api.url, key_for(api), folder, out, retry_failed=True) as it:
+        wait_until(lambda: it.of("done") == ["bad.mp4"], "its result is fetched once it can be")
+    assert jobs(api) == 2
+
+
+def test_a_watcher_that_nobody_hears_ends_and_no_file_fails_for_that(
+    api: Served, folder: Path, out: Path, talk: Path
+) -> None:
+    def tell(kind: str, _: Entry, __: str) -> None:
+        if kind == "sent":
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    drop(talk, folder)
+    with watching(api.url, key_for(api), folder, out, tell=tell) as it:
+        wait_until(lambda: it.errors, "it ends")
+    assert isinstance(it.errors[0], UntoldError)
+    with open_record(folder) as record:
+        assert [entry.state for entry in record.all()] == [State.SENT]
 
 
 def test_no_more_are_under_way_than_was_said(
@@ -455,6 +517,7 @@ def test_a_sample_is_of_the_file_as_it_was_found(folder: Path, talk: Path) -> No
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+    os.utime(path, ns=(1, found.stamp.mtime_ns + 1))  # its clock may not have ticked in between
     assert sample_of(found) is None
     other = find(path)
     assert other is not None
@@ -496,6 +559,20 @@ def test_what_ended_long_ago_and_is_gone_is_forgotten(folder: Path) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with open_record(folder) as record:
         assert {entry.name for entry in record.all()} == {"kept.mp4", "live.mp4"}
+
+
+def test_a_result_that_could_never_be_called_so_gets_another_name_at_the_next_start(
+    folder: Path,
+) -> None:
+    long = "a" * 250
+    with open_record(folder) as record:
+        for end in "xy":
+            name = f"{long}{end}.mp4"
+            entry = Entry(name, 1, 2, "s", f"{name.removesuffix('.mp4')}-split.mp4")
+            record.put(entry, State.SENT, job=end)
+    with open_record(folder) as record:
+        outputs = {entry.output for entry in record.all()}
+    assert outputs == {f"{'a' * 245}-split.mp4", f"{'a' * 243}-split-2.mp4"}
 
 
 @pytest.mark.parametrize("name", ["a.part", "A.CRDOWNLOAD", ".a.mp4", "a.mp4~", "~$a", "a.tmp"])

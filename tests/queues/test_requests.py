@@ -111,6 +111,8 @@ def test_a_failed_job_raises_its_code_and_sentence_at_the_client(
         ({"source": "https://elsewhere.example.org/a.mp4"}, "HOSTS"),
         ({"source": "jobs/another/source.mp4"}, "source"),
         (SPEC | {"crf": 99}, "crf"),
+        (SPEC | {"size": [33, 33]}, "33x33"),
+        (SPEC | {"detector": "nope"}, "no detector 'nope'"),
         ({"source": "upload:" + "0" * 32}, "upload"),
     ],
 )
