@@ -21,7 +21,7 @@ from shared.arena.posix import PosixArena
 from shared.arena.registry import ArenaRegistry, MappedArenas
 from shared.cuda.device import Device
 from shared.cuda.memory import Staging
-from shared.errors import EngineError, ErrorCode, PermanentError, TemporaryError
+from shared.errors import DeferredError, EngineError, ErrorCode, PermanentError
 from shared.leases import Lease
 from shared.media.layout import FrameLayout
 from shared.redisdb import Connection
@@ -179,8 +179,9 @@ class Contract:
                 assert arenas.of(ref) is not None
                 return
             assert arenas.of(ref) is None
-            with pytest.raises(TemporaryError, match="lost its owner"):
-                arenas.current("t")
+            for worker in (arenas, MappedArenas(registry, place.open_device)):
+                with pytest.raises(DeferredError, match="lost its owner"):
+                    worker.current("t")
         with place.owner() as (_, successor):
             registry.publish(successor)
             assert arenas.current("t").descriptor == successor

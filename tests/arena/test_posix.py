@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from shared.arena import posix
+from shared.arena.__main__ import announce, retire
 from shared.arena.files import remove_leftovers
 from shared.arena.posix import PosixArena, PosixArenaOwner, take_over
 from shared.arena.registry import ArenaRegistry, MappedArenas
 from shared.cuda.device import Device
-from shared.errors import ErrorCode, PermanentError, TemporaryError
-from shared.leases import Lease
+from shared.errors import ArenaAwayError, DeferredError, ErrorCode, PermanentError, TemporaryError
+from shared.leases import Lease, Leases
 from shared.redisdb import Connection
 from shared.runtime import slot_ref
 
@@ -127,4 +128,35 @@ def test_a_slot_of_an_earlier_generation_is_lost(tmp_path: Path, redis: Connecti
     arenas.current("t")
     assert arenas.of(ref) is None
     first.close()
+    second.close()
+
+
+def test_an_arena_that_is_stopped_takes_all_leases_with_it_and_who_needs_it_waits(
+    tmp_path: Path, redis: Connection
+) -> None:
+    owner, registry, leases = make(tmp_path), ArenaRegistry(redis), Leases(redis, 20)
+    announce(owner, registry, leases)
+    slots = owner.descriptor.thing("decoded")
+    held = leases.acquire(slots, "j/0:0")
+    assert held is not None
+    retire(owner, registry, leases)
+    owner.close()
+    assert not leases.renew(held), "the coordinator learns that its frames are lost"
+    with pytest.raises(ArenaAwayError):
+        MappedArenas(registry, no_gpu).current("t")
+    with pytest.raises(DeferredError):
+        leases.acquire(slots, "j/0:1")
+
+
+def test_an_owner_that_is_stopped_late_leaves_its_successors_arena_alone(
+    tmp_path: Path, redis: Connection
+) -> None:
+    first, second, registry = make(tmp_path), make(tmp_path), ArenaRegistry(redis)
+    leases = Leases(redis, 20)
+    announce(first, registry, leases)
+    announce(second, registry, leases)
+    retire(first, registry, leases)
+    first.close()
+    assert registry.find("t") == second.descriptor
+    assert leases.acquire(second.descriptor.thing("decoded"), "j/0:0") is not None
     second.close()

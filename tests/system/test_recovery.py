@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -145,6 +145,20 @@ def test_after_a_kill_of_everything_the_same_command_goes_on(home: Home, calm: C
     made_again = [name for name, inode in before.items() if seen[name] - {inode}]
     assert len(made_again) <= 2
     check(home, calm, again.wait())
+
+
+def test_a_killed_run_goes_on_in_an_arena_of_a_third_of_the_memory(home: Home, calm: Calm) -> None:
+    first = replace(home, settings={**home.settings, "DUALFACE_BATCH_FRAMES": "32"})
+    run = first.start("run", calm.source, "-o", "out.mp4")
+    wait_for_chunks(first, run, 2)
+    kill(first.processes())
+    run.wait()
+    first.wait_until_all_gone()
+    less = replace(first, settings={**first.settings, "DUALFACE_ARENA_MIB": "8"})
+    done = less.run("run", calm.source, "-o", "out.mp4")
+    assert done.code == 0, done.said
+    assert "could not be made" not in done.said
+    assert less.leftovers() == []
 
 
 def test_a_run_of_another_video_cleans_up_after_a_killed_one(
