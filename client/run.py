@@ -31,6 +31,7 @@ from shared.redisdb import RedisError
 from shared.settings import Settings
 from shared.storage import open_store
 from shared.storage.base import ObjectStore
+from shared.workers import withdraw_gone
 
 
 class Display(Protocol):
@@ -145,6 +146,7 @@ class _Run:
         self._ledger = ledger
         self._store = store
         self._requests = requests
+        self._left = set[str]()
         self._began = began
         self._stopped = stopped
         self._outcomes: dict[str, Outcome] = {}
@@ -184,8 +186,12 @@ class _Run:
             self._ledger.submit(job, request.spec)
 
     def _drop_leftovers(self) -> None:
+        if self._stack.own_server:
+            # What they had in hands goes on, or away, at once: their signs of life outlive them.
+            withdraw_gone(self._stack.redis)
         for job in self._ledger.live():
             if job not in self._requests:
+                self._left.add(job)
                 self._ledger.fail(job, ErrorCode.CANCELLED, "Left by a run that was killed.")
         for part in self._stack.redis.smembers(PARTS):
             Path(os.fsdecode(unquote_to_bytes(str(part)))).unlink(missing_ok=True)
@@ -221,7 +227,8 @@ class _Run:
             for job in self._requests:
                 self._ledger.fail(job, ErrorCode.CANCELLED, "Cancelled by the person who ran it.")
             deadline = time.monotonic() + CLEAN_PATIENCE_S
-            while set(self._ledger.ended()) & set(self._requests) and time.monotonic() < deadline:
+            ours = self._left | set(self._requests)
+            while set(self._ledger.ended()) & ours and time.monotonic() < deadline:
                 time.sleep(0.02)
         store = open_store(self._stack.settings, patience_s=CLEAN_PATIENCE_S)
         with suppress(StoreAwayError, StoreRefusedError):

@@ -5,7 +5,8 @@
     │   └── StoreRefusedError  nobody's job's fault: the object store is set up wrong
     ├── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
     │   └── DeferredError   nobody's fault: what it needs is in use; repeated, and not counted
-    │       └── StoreAwayError  the object store does not answer
+    │       ├── StoreAwayError  the object store does not answer
+    │       └── ArenaAwayError  the arena was withdrawn, or is not announced yet
     ├── EngineError         an engine can't do a piece of work; the next one of its stage does it
     │   └── DeviceLostError  no engine of this process can: it ends, another one does the work
     └── WorkOverError       nobody's fault: the job ended while somebody worked on it
@@ -107,6 +108,10 @@ class DeferredError(TemporaryError):
 
 class StoreAwayError(DeferredError):
     """The object store did not answer for as long as was to be waited, as to every other job."""
+
+
+class ArenaAwayError(DeferredError):
+    """Nobody owns the arena (yet), and the coordinator knows: it sends nothing there meanwhile."""
 
 
 class EngineBusyError(DeferredError):

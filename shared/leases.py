@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shared.errors import ErrorCode, TemporaryError
+from shared.errors import DeferredError, ErrorCode, TemporaryError
 from shared.redisdb import Connection, RedisError, Script, explained, may_pass
 
 POLL_S = 1.0
@@ -93,8 +93,8 @@ class Leases:
         First come, first served within a `priority` (9 first, then down to 0); 5 s of waiting count
         as much as one step of it, so that none starves. `reserve` units, asked anew every second,
         are left to those who reserve fewer. Idempotent: a holder that holds gets the same lease
-        again, with its whole time to live. Raises TemporaryError when `thing` is closed, or Redis
-        out of reach.
+        again, with its whole time to live. Raises DeferredError when `thing` is closed, as an arena
+        is until its next owner is there; TemporaryError when Redis is out of reach.
         """
         since = time.monotonic()
         try:
@@ -123,7 +123,7 @@ class Leases:
                 thing, "acquire", holder, self._ttl_ms, pause_ms, 9 - priority, reserve()
             )
             if answer == ["closed"]:
-                raise TemporaryError(ErrorCode.BUSY, f"{thing} is not there (yet).", 0.5)
+                raise DeferredError(ErrorCode.BUSY, f"{thing} is not there (yet).", 0.5)
             if answer:
                 return Lease(thing, holder, int(answer[0]), int(answer[1]))
             if pause_ms == 0:

@@ -118,7 +118,10 @@ class Script:
     def call(self, operation: str, keys: Sequence[str], *args: str | int | float) -> list[str]:
         """Run `operation`; the answer is a flat list of strings.
 
-        Safe to repeat after a lost answer: every operation of both scripts is idempotent.
+        Safe to repeat after a lost answer: nothing is lost by that, nor done twice that matters.
+        What may count twice are tries of work, calls of webhooks and figures of a job's report;
+        and what only the lost answer named (work that was due, a batch whose turn had come) the
+        coordinator has done when nobody took it up for `unclaimed_after_s`.
         Raises TemporaryError when Redis stays out of reach.
         """
         try:

@@ -16,6 +16,8 @@ from shared.names import source_key
 from shared.redisdb import Connection
 
 PREFIX = "df:upload:"
+OPEN = "df:uploads:"
+"""Before an owner: ids of their uploads, some of them gone."""
 LIFE_S = 24 * 3600
 REFERENCE = "upload:"
 """A job spec's source `upload:ID`."""
@@ -31,6 +33,7 @@ class Upload(Model):
     size_bytes: int = Field(default=0, description="as announced; 0: not")
     multipart: str = ""
     stored: bool = False
+    stored_bytes: int = 0
 
 
 class Uploads:
@@ -60,9 +63,23 @@ class Uploads:
 
     def enter(self, upload: Upload) -> bool:
         """Write down a new one; False when there is one with this id."""
-        return bool(
-            self._redis.set(PREFIX + upload.id, upload.model_dump_json(), ex=LIFE_S, nx=True)
-        )
+        pipeline = self._redis.pipeline()
+        pipeline.set(PREFIX + upload.id, upload.model_dump_json(), ex=LIFE_S, nx=True)
+        pipeline.sadd(OPEN + upload.owner, upload.id)
+        pipeline.expire(OPEN + upload.owner, LIFE_S)
+        return bool(pipeline.execute()[0])
+
+    def count(self, owner: str) -> int:
+        """How many of an owner are open: neither jobs nor dropped nor forgotten by now."""
+        known = sorted(str(each) for each in self._redis.smembers(OPEN + owner))
+        pipeline = self._redis.pipeline(transaction=False)
+        for each in known:
+            pipeline.exists(PREFIX + each)
+        found = pipeline.execute() if known else []
+        gone = [each for each, there in zip(known, found, strict=True) if not there]
+        if gone:
+            self._redis.srem(OPEN + owner, *gone)
+        return len(known) - len(gone)
 
     def keep(self, upload: Upload) -> None:
         """Write down how it stands."""

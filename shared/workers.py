@@ -104,6 +104,14 @@ def withdraw(connection: Connection, worker: str) -> None:
     connection.delete(PREFIX + worker)
 
 
+def withdraw_gone(connection: Connection) -> None:
+    """Say so of all workers of this host whose process is gone: only where there is no other host,
+    and no other space of process ids."""
+    for record in list(living(connection)):
+        if started_ticks(record.pid) != record.started:
+            withdraw(connection, record.id)
+
+
 def is_alive(connection: Connection, worker: str) -> bool:
     """True when the worker with this id gave a sign of life lately."""
     return bool(connection.exists(PREFIX + worker))

@@ -74,6 +74,8 @@ def main(settings: Settings) -> NoReturn:
     webhooks = Webhooks(runtime)
     calling = Thread(target=webhooks.run, args=(lambda: False,), name="webhooks", daemon=True)
     calling.start()
+    cleaning = Thread(target=closing.run, args=(lambda: False,), name="closing", daemon=True)
+    cleaning.start()
     sampler = Sampler(runtime, lambda: recovery.workers)
     beat.start()
     try:
@@ -81,6 +83,8 @@ def main(settings: Settings) -> NoReturn:
             vitals.seen("loop")
             if taking.is_alive():
                 vitals.seen("requests")
+            if not cleaning.is_alive():
+                sys.exit(1)  # its traceback has been written; a successor takes it up
             _step(dispatcher, recovery, closing, sampler, runtime)
     finally:
         beat.stop()
@@ -96,7 +100,7 @@ def _step(
 ) -> None:
     try:
         dispatcher.step()
-        closing.step()
+        closing.wake()
         recovery.step()
         sampler.step()
         runtime.ledger.wait_for_change(TICK_S)

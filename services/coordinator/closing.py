@@ -1,32 +1,37 @@
 """What is left of a job that ended is given back and removed; users' view of it is kept.
 
 At the end: slots, segments, chunks, and the source of a job that succeeded. After `retention_s`:
-result, a failed job's source, last the record. Every step is bounded and may be repeated, so a
-coordinator may die anywhere in it.
+result, a failed job's source, last the record. All of it may be repeated, so a coordinator may die
+anywhere in it. In a thread of its own: a store takes seconds to delete what a long job left, and
+neither dispatch nor leases may wait for that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
+from threading import Event
 
 from services.coordinator.plan import going
 from services.coordinator.telling import Telling
-from shared.errors import StoreAwayError, StoreRefusedError
+from shared.errors import StoreAwayError, StoreRefusedError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import JobView
 from shared.logs import Log
-from shared.metrics.catalogue import JOB_RATE, JOB_SECONDS, JOBS_ENDED
+from shared.metrics.catalogue import JOB_RATE, JOB_SECONDS, JOBS_ENDED, REDIS_ERRORS
 from shared.names import ENGINE_LOGS, JOBS, job_folder
+from shared.redisdb import RedisError
 from shared.runtime import Runtime
 from shared.storage.dated import sweep
 from shared.traces import Traces
 from shared.uploads import Uploads
 
 CLEANED_AT_ONCE = 16
+CLEAN_FOR_S = 1.0
+"""After so long those that ended meanwhile are told of, and their slots freed, before more go."""
 TELL_EVERY_S = 0.5
 TOLD_AT_ONCE = 32
 """Jobs whose progress is told at a time (some 10 ms of work); each waits for its turn."""
@@ -39,7 +44,7 @@ ORPHAN_AGE_S = 3600.0
 LEFTOVER_AGE_S = 26 * 3600.0
 """Longer than any upload takes that may still come to an end."""
 PUT_OFF_S = 10.0
-"""What needs the store is left for so long when it is away: asking it holds up everything else."""
+"""What needs the store is left for so long when it is away: asking it holds up all else here."""
 
 
 class StorePause:
@@ -82,47 +87,79 @@ class Closing:
         self._told_s = -TELL_EVERY_S
         self._pause = StorePause(clock)
         self._retention = Retention(runtime, clock, self._pause)
+        self._woken = Event()
         self._log = Log(stage="coordinator")
 
-    def step(self) -> None:
+    def run(self, ended: Callable[[], bool]) -> None:
+        """Step until `ended`, whenever `wake` is called and a few times a second; blocks."""
+        while not ended():
+            try:
+                more = self.step()
+            except (RedisError, TemporaryError) as error:
+                self._log.warning("cleaning up waits for Redis", reason=str(error))
+                self._runtime.meter.count(REDIS_ERRORS, stage="coordinator")
+                more = False
+            if not more:
+                self._woken.wait(TELL_EVERY_S)
+                self._woken.clear()
+
+    def wake(self) -> None:
+        """Something may have changed. From any thread, at once."""
+        self._woken.set()
+
+    def step(self) -> bool:
         """Tell and clean up some that ended; every now and then tell how some of the live jobs
-        stand, and remove what has outlived its time."""
-        ledger = self._runtime.ledger
-        ended = ledger.to_clean(CLEANED_AT_ONCE)
+        stand, and remove what has outlived its time. True when there may be more to clean up."""
+        ended = self._runtime.ledger.to_clean(CLEANED_AT_ONCE)
         for job in ended:
-            self._end(job)
-        if len(ended) == CLEANED_AT_ONCE and not self._pause.lasts():
-            ledger.ring()  # there may be more
-        now = self._clock()
+            self._tell_end(job)
+        self._tell_progress()
+        cleaned = self._clean_up(ended)
+        self._retention.step()
+        full = len(ended) == CLEANED_AT_ONCE or cleaned < len(ended)
+        return full and not self._pause.lasts()
+
+    def _tell_end(self, job: str) -> None:
+        """That and how the job ended; its slots are for others from now on."""
+        view = self._runtime.ledger.view(job)
+        if view is not None:
+            self._telling.tell(view)
+            if not view.state.ended:
+                return  # submitted again meanwhile
+            self._traces.job_ended(view)
+        for flight in self._runtime.ledger.flights(job):
+            self._runtime.release(flight.message.slot)
+
+    def _tell_progress(self) -> None:
+        ledger, now = self._runtime.ledger, self._clock()
         if now - self._told_s >= TELL_EVERY_S:
             self._told_s = now
             self._telling.beat()
             for view in ledger.views(ledger.changed(TOLD_AT_ONCE)):
                 if not view.state.ended:
                     self._telling.tell(view)
-        self._retention.step()
 
-    def _end(self, job: str) -> None:
+    def _clean_up(self, ended: Sequence[str]) -> int:
+        """How many of them it came to."""
+        until_s = self._clock() + CLEAN_FOR_S
+        for count, job in enumerate(ended):
+            if self._pause.lasts() or (count and self._clock() >= until_s):
+                return count
+            try:
+                with self._pause.found():
+                    self._clean(job)
+            except FileNotFoundError:
+                # Its client removes it at the same time; the job stays in the list for later.
+                self._log.info("cleaned up by two", job=job)
+        return len(ended)
+
+    def _clean(self, job: str) -> None:
+        """Idempotent: the job leaves the list of the ended last."""
+        if not self._runtime.ledger.is_ending(job):
+            return  # dropped meanwhile; objects that are there now are of who submits it again
         view = self._runtime.ledger.view(job)
-        if view is not None:
-            self._telling.tell(view)
         if view is not None and not view.state.ended:
             return  # submitted again meanwhile
-        if view is not None:
-            self._traces.job_ended(view)
-        for flight in self._runtime.ledger.flights(job):
-            self._runtime.release(flight.message.slot)
-        if self._pause.lasts():
-            return
-        try:
-            with self._pause.found():
-                self._clean(job, view)
-        except FileNotFoundError:
-            # Its client removes it at the same time; the job stays in the list for the next step.
-            self._log.info("cleaned up by two", job=job)
-
-    def _clean(self, job: str, view: JobView | None) -> None:
-        """Idempotent: the job leaves the list of the ended last."""
         store, folder = self._runtime.store, job_folder(job)
         if view is None or view.state is JobState.CANCELLED:
             store.delete(folder)
@@ -181,7 +218,11 @@ class Retention:
 
     def _bury_outlived(self) -> None:
         ledger = self._runtime.ledger
-        for job in ledger.outlived(SWEPT_AT_ONCE):
+        for _ in range(SWEPT_AT_ONCE):
+            # One at a time: as long as it is claimed, nobody can try it again.
+            job = ledger.outlived(SWEPT_AT_ONCE)
+            if job is None:
+                return
             # Objects first: as long as there are any, the record says that they have to go.
             self._runtime.store.delete(job_folder(job))
             if ledger.bury(job):

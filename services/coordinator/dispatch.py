@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
+from services.coordinator.arenas import Arenas
 from services.coordinator.plan import arena_of
 from shared.arena.base import ArenaDescriptor
-from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 from shared.runtime import Runtime, queue_of
@@ -25,19 +26,23 @@ class Dispatcher:
     What a step costs does not depend on how many jobs and segments wait.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds, monotonic."""
         self._runtime = runtime
-        self._registry = ArenaRegistry(runtime.redis)
+        self._clock = clock
+        self.arenas = Arenas(runtime.redis, clock)
         self._resumed = False
-        self._mended_s = -MEND_EVERY_S
+        self._due: deque[SplitMessage | MuxMessage | SegmentMessage] = deque()
+        """Taken from the ledger, not yet by the broker: it was away."""
+        self._mended_s = clock() - MEND_EVERY_S
         self._mend_from = 0
 
     def step(self) -> None:
         """Send everything that may go now."""
         self._mend()
-        arenas = self._registry.all()
+        arenas = self.arenas.look()
         self._resume()
-        while len(self._send_due(arenas)) == AT_ONCE:
+        while self._send_due(arenas) == AT_ONCE:
             pass
 
     def send_split(self, job: str, *, again: bool = False) -> None:
@@ -49,26 +54,35 @@ class Dispatcher:
         """Have the job's result made."""
         self._runtime.outbox.send("encode.mux", MuxMessage(job=job), "mux")
 
-    def _send_due(
-        self, arenas: Sequence[ArenaDescriptor]
-    ) -> list[SplitMessage | MuxMessage | SegmentMessage]:
-        """One slice of what is due. A message lost with this process between the ledger and the
-        broker is sent by a successor (`_resume`) or, a segment, when nobody took it up in time."""
+    def _send_due(self, arenas: Sequence[ArenaDescriptor]) -> int:
+        """One slice of what is due, or the rest of one; how many were sent. A message lost with
+        this process between the ledger and the broker is sent by a successor (`_resume`) or, a
+        segment, when nobody took it up in time."""
+        if not self._due:
+            self._due.extend(self._take_due(len(arenas)))
+        count = 0
+        while self._due:
+            message = self._due[0]
+            if not isinstance(message, SegmentMessage):
+                self._send_of_job(message)
+            elif arenas:
+                self._send_segment(message, arenas)
+            else:
+                break  # the last one went meanwhile
+            self._due.popleft()
+            count += 1
+        return count
+
+    def _take_due(self, arenas: int) -> list[SplitMessage | MuxMessage | SegmentMessage]:
         settings = self._runtime.settings
-        due = self._runtime.ledger.due(
-            decoders=settings.max_concurrent_streams * len(arenas),
+        return self._runtime.ledger.due(
+            decoders=settings.max_concurrent_streams * arenas,
             per_job=settings.segments_in_flight,
             # A decode worker has one child more than decoders.
-            splits=max(1, len(arenas)),
+            splits=max(1, arenas),
             ahead=settings.jobs_ahead,
             count=AT_ONCE,
         )
-        for message in due:
-            if isinstance(message, SegmentMessage):
-                self._send_segment(message, arenas)
-            else:
-                self._send_of_job(message)
-        return due
 
     def _send_segment(self, message: SegmentMessage, arenas: Sequence[ArenaDescriptor]) -> None:
         """To an arena whose slots hold the job's batches. The job was cut to fit all that there
@@ -96,7 +110,7 @@ class Dispatcher:
 
     def _mend(self) -> None:
         """A slow round over all live jobs, for what an older release wrote without indexes."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._mended_s < MEND_EVERY_S:
             return
         self._mended_s = now

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from services.coordinator.dispatch import Dispatcher
-from shared.arena.registry import ArenaRegistry
 from shared.jobs import JobState
 from shared.ledger import Flight
 from shared.logs import Log
@@ -23,35 +22,43 @@ from shared.workers import Watch, is_alive, living, withdraw
 
 EVERY_S = 1.0
 BLIND_S = 3.0
+"""Longer than from one look to the next while Redis is there."""
 PAGE = 100
 
 
 class Recovery:
     """State is memory only: a successor starts its watch anew."""
 
-    def __init__(self, runtime: Runtime, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        dispatcher: Dispatcher,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: seconds, monotonic."""
         self._runtime = runtime
         self._dispatcher = dispatcher
-        self._looked = -EVERY_S
+        self._clock = clock
+        self._answered_s = clock()
+        self._looked_s = self._answered_s - EVERY_S
+        self._trusted_s = self._answered_s
         self._watch: dict[tuple[str, str], tuple[float, float]] = {}
         self._workers = Watch()
-        self._registry = ArenaRegistry(runtime.redis)
         self._log = Log(stage="coordinator")
         self.workers: Mapping[str, int] = {}
         """Processes of each stage that gave signs of life at the last look."""
 
     def step(self) -> None:
         """Look at every live job once, at most once a second."""
-        now = time.monotonic()
-        if now - self._looked < EVERY_S:
+        now = self._clock()
+        if now - self._looked_s < EVERY_S:
             return
-        if now - self._looked > BLIND_S:
-            self._workers.start_anew(now)  # Redis was away: nobody's silence means anything
-        self._looked = now
-        alive = self._living(now)
+        self._looked_s = now
+        alive = self._living()
         seen: set[tuple[str, str]] = set()
         for job in self._open():
             seen |= self._look(job, alive)
+            self._answered()
         self._watch = {key: value for key, value in self._watch.items() if key in seen}
 
     def _open(self) -> Iterator[str]:
@@ -61,11 +68,12 @@ class Recovery:
             yield from page
             start += len(page)
 
-    def _living(self, now: float) -> set[str]:
+    def _living(self) -> set[str]:
         """Who gives signs of life. A key whose beat stands still is taken away: its expiry goes by
         the clock of Redis's host, which may have been set back."""
         redis = self._runtime.redis
         records = list(living(redis))
+        now = self._answered()
         self._workers.look(records, now)
         silent = self._workers.silent(now, 2 * self._runtime.settings.dead_after_s)
         for record in silent:
@@ -75,6 +83,16 @@ class Recovery:
         alive = [record for record in records if record.id not in gone]
         self.workers = Counter(record.stage for record in alive)
         return {record.id for record in alive}
+
+    def _answered(self) -> float:
+        """Redis has just answered; the time. Had it been away, nobody's silence means anything:
+        keys expired meanwhile, and we may be back before those that live give their next sign."""
+        now = self._clock()
+        if now - self._answered_s > BLIND_S:
+            self._workers.start_anew(now)
+            self._trusted_s = now + self._runtime.settings.dead_after_s
+        self._answered_s = now
+        return now
 
     def _look(self, job: str, alive: set[str]) -> set[tuple[str, str]]:
         ledger = self._runtime.ledger
@@ -87,8 +105,8 @@ class Recovery:
         ) -> None:
             key = (job, f"{stage} {item} {worker or ''}")
             keys.add(key)
-            if worker is not None and (worker in alive or is_alive(self._runtime.redis, worker)):
-                return  # the second look is for those that came after the first
+            if worker is not None and self._may_live(worker, alive):
+                return
             if worker is None and not self._overdue(key):
                 return
             self._log.warning("done again", job=job, item=item, stage_of=stage, lost_worker=worker)
@@ -116,6 +134,13 @@ class Recovery:
                 check(flight.name, flight.worker, self._resender(flight), flight.stage)
         return keys
 
+    def _may_live(self, worker: str, alive: set[str]) -> bool:
+        """False when the worker's silence says that it is gone."""
+        if self._clock() < self._trusted_s:
+            return True
+        # The second look is for those that came after the first.
+        return worker in alive or is_alive(self._runtime.redis, worker)
+
     def _redone(self, kind: str, worker: str | None) -> None:
         reason = "unclaimed" if worker is None else "worker_lost"
         self._runtime.meter.count(REDONE, kind=kind, reason=reason)
@@ -128,7 +153,7 @@ class Recovery:
 
     def _replacer(self, message: ReplaceMessage) -> Callable[[], None]:
         def send() -> None:
-            arenas = self._registry.all()
+            arenas = self._dispatcher.arenas.look()
             if arenas:  # any will do, no frames are in one
                 queue = queue_of("encode", arenas[0].name)
                 self._runtime.outbox.send("encode.replace", message, queue)
@@ -153,7 +178,8 @@ class Recovery:
     def _keep(self, job: str, flight: Flight) -> bool:
         """Renew the lease of a batch's slot. False when it is lost, or the batch has moved on since
         it was looked up; a batch whose slot is lost is decoded again."""
-        if self._runtime.still_holds(flight.message.slot):
+        slot = flight.message.slot
+        if slot.arena not in self._dispatcher.arenas.silent and self._runtime.still_holds(slot):
             return True
         if self._runtime.forget(flight.message):
             self._log.warning("slot lost, decoded again", job=job, batch=flight.name)
@@ -161,7 +187,7 @@ class Recovery:
         return False
 
     def _overdue(self, key: tuple[str, str]) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         patience = self._runtime.settings.unclaimed_after_s
         since, patience = self._watch.setdefault(key, (now, patience))
         if now - since < patience:

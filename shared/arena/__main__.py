@@ -111,6 +111,16 @@ def announce(owner: ArenaOwner, registry: ArenaRegistry, leases: Leases) -> None
                 leases.resize(descriptor.thing(pool), slot + 1)
 
 
+def retire(owner: ArenaOwner, registry: ArenaRegistry, leases: Leases) -> None:
+    """The arena goes, and all that lies in it: who looks after it learns that at once, also where
+    no successor comes. Nothing when one is announced already."""
+    descriptor = owner.descriptor
+    if registry.find(descriptor.name) == descriptor:
+        registry.withdraw(descriptor.name)
+        for pool in POOLS:
+            leases.close(descriptor.thing(pool))
+
+
 def main(settings: Settings) -> int:
     """Own the arena until SIGTERM; exit code 0, or 2 with one line on standard error."""
     configure_logs(settings.log_level)
@@ -138,11 +148,13 @@ def main(settings: Settings) -> int:
             disks = DiskSampler(meter, settings)
             while not stop.wait(LOOK_EVERY_S):
                 vitals.seen("loop")
+                with suppress(RedisError):  # silence is what others see
+                    registry.beat(settings.arena)
                 reaper.step()
                 disks.step()
         finally:
             with suppress(RedisError):  # it may have gone first
-                registry.withdraw(settings.arena)
+                retire(owner, registry, leases)
             owner.close()
     except PermanentError as error:
         print(error.message, file=sys.stderr)

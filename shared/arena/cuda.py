@@ -15,6 +15,7 @@ from shared.arena.files import (
     create_file,
     file_name,
     is_owned,
+    lost_owner,
     open_file,
 )
 from shared.cuda.device import Device
@@ -59,8 +60,8 @@ class CudaArena:
     """The arena as any process but its owner sees it. For one thread, as its device."""
 
     def __init__(self, descriptor: ArenaDescriptor, device: Device) -> None:
-        """Open the handle. Raises TemporaryError when the memory is gone, EngineError when this
-        process's device is not the arena's."""
+        """Open the handle. Raises DeferredError when the memory is gone with its owner, EngineError
+        when this process's device is not the arena's."""
         if device.uuid != descriptor.gpu:
             raise EngineError(
                 f"The arena {descriptor.name} lies on {descriptor.gpu}, but this worker's device "
@@ -70,6 +71,8 @@ class CudaArena:
         self._device = device
         self._fd = open_file(descriptor)
         try:
+            if not self.lives:
+                raise lost_owner(descriptor)
             self._pointer = device.open(bytes.fromhex(descriptor.handle))
         except BaseException:
             os.close(self._fd)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from shared.arena.base import ArenaDescriptor, Pool
-from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.errors import DeferredError, ErrorCode, PermanentError
 
 MIB = 1024 * 1024
 PREFIX = "dualface-arena-"
@@ -73,7 +73,8 @@ def file_name(name: str) -> tuple[str, str]:
 def is_file_of(path: str, name: str) -> bool:
     """True for the file of any generation of the arena `name`, removed or not."""
     file = path.rpartition("/")[2].removesuffix(" (deleted)")
-    return file.startswith(f"{PREFIX}{os.getuid()}-{name}-") and "-" not in file[-12:]
+    prefix = f"{PREFIX}{os.getuid()}-{name}-"
+    return file.startswith(prefix) and "-" not in file.removeprefix(prefix)
 
 
 def create_file(path: Path, size: int) -> int:
@@ -95,13 +96,18 @@ def create_file(path: Path, size: int) -> int:
 
 
 def open_file(descriptor: ArenaDescriptor) -> int:
-    """The file of an arena that another process owns. TemporaryError when it is not there."""
+    """The file of an arena that another process owns. DeferredError when it is not there."""
     try:
         return os.open(descriptor.path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise TemporaryError(
+        raise DeferredError(
             ErrorCode.BUSY, f"The arena {descriptor.name} is gone; its owner restarts it.", 1.0
         ) from error
+
+
+def lost_owner(descriptor: ArenaDescriptor) -> DeferredError:
+    """Its memory went with it; a successor announces another."""
+    return DeferredError(ErrorCode.BUSY, f"The arena {descriptor.name} has lost its owner.", 0.5)
 
 
 def is_owned(fd: int) -> bool:
@@ -130,7 +136,7 @@ def counts(size: int, decoded: int, composed: int, needed: int, align: int) -> t
     fitting = size // max(1, -(-needed // align) * align)
     if not LEAST_SLOTS <= fitting < asked:
         return decoded, composed
-    fewer = max(1, composed * fitting // asked)
+    fewer = min(max(1, composed * fitting // asked), fitting - 2)
     return fitting - fewer, fewer
 
 

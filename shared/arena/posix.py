@@ -34,7 +34,7 @@ class PosixArena:
     """The arena as any process but its owner sees it."""
 
     def __init__(self, descriptor: ArenaDescriptor) -> None:
-        """Map `descriptor`. Raises TemporaryError when its file is not (or no longer) there."""
+        """Map `descriptor`. Raises DeferredError when its file is not (or no longer) there."""
         self._descriptor = descriptor
         self._fd = open_file(descriptor)
         try:

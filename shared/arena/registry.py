@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shared.arena.base import Arena, ArenaDescriptor
+from shared.arena.files import lost_owner
 from shared.arena.posix import PosixArena
 from shared.cuda.device import Device
-from shared.errors import EngineError, ErrorCode, TemporaryError
+from shared.errors import ArenaAwayError, EngineError, ErrorCode
 from shared.logs import Log
 from shared.messages import SlotRef
 from shared.redisdb import Connection
 
 ARENAS = "df:arenas"
+BEATS = "df:arenas:beats"
 
 
 class ArenaRegistry:
@@ -28,6 +30,15 @@ class ArenaRegistry:
     def withdraw(self, name: str) -> None:
         """The arena is gone."""
         self._redis.hdel(ARENAS, name)
+        self._redis.hdel(BEATS, name)
+
+    def beat(self, name: str) -> None:
+        """A sign of life of the arena's owner."""
+        self._redis.hincrby(BEATS, name, 1)
+
+    def beats(self) -> dict[str, int]:
+        """Signs of life so far, by arena: one whose count stands still has lost its owner."""
+        return {str(name): int(count) for name, count in self._redis.hgetall(BEATS).items()}
 
     def find(self, name: str) -> ArenaDescriptor | None:
         """The arena's descriptor, None when unknown."""
@@ -50,21 +61,22 @@ class MappedArenas:
         self._mapped: dict[str, Arena] = {}
 
     def current(self, name: str) -> Arena:
-        """The arena `name`. Raises TemporaryError while it is not there."""
+        """The arena `name`. Raises ArenaAwayError while there is none, DeferredError while one is
+        announced whose memory is gone: its owner is restarted, which is nobody's failed try."""
         descriptor = self._registry.find(name)
         if descriptor is None:
-            raise TemporaryError(ErrorCode.BUSY, f"The arena {name} is not there (yet).", 0.5)
+            raise ArenaAwayError(ErrorCode.BUSY, f"The arena {name} is not there (yet).", 0.5)
         arena = self._map(descriptor)
         if not arena.lives:
-            raise TemporaryError(ErrorCode.BUSY, f"The arena {name} has lost its owner.", 0.5)
+            raise lost_owner(descriptor)
         return arena
 
     def smallest_slot_bytes(self) -> int:
         """Bytes of a slot that any arena has: batches of a job go to all of them. Raises
-        TemporaryError while there is none."""
+        ArenaAwayError while there is none."""
         sizes = [descriptor.slot_bytes for descriptor in self._registry.all()]
         if not sizes:
-            raise TemporaryError(ErrorCode.BUSY, "There is no arena (yet).", 0.5)
+            raise ArenaAwayError(ErrorCode.BUSY, "There is no arena (yet).", 0.5)
         return min(sizes)
 
     def of(self, ref: SlotRef) -> Arena | None:

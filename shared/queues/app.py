@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
-from shared.errors import DualfaceError
+from shared.errors import DualfaceError, ErrorCode, TemporaryError
 from shared.messages import LARGEST_BYTES, Message
 
 App = Celery
@@ -58,7 +59,8 @@ def queue_options() -> dict[str, int | str]:
 
 
 class CeleryOutbox:
-    """Sends stage messages through Celery."""
+    """Sends stage messages through Celery. Raises TemporaryError while the broker is away, after a
+    few tries."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -74,15 +76,20 @@ class CeleryOutbox:
     def send_body(self, task: str, body: object, queue: str, refusals: int = 0) -> None:
         """Send a body that this release can't read, on behalf of one that can."""
         options = {"refusals": refusals} if refusals else {}
-        self._app.send_task(
-            task,
-            args=[body],
-            kwargs=options,
-            queue=queue,
-            ignore_result=True,
-            argsrepr=_shown(body),
-            kwargsrepr=json.dumps(options),
-        )
+        try:
+            self._app.send_task(
+                task,
+                args=[body],
+                kwargs=options,
+                queue=queue,
+                ignore_result=True,
+                argsrepr=_shown(body),
+                kwargsrepr=json.dumps(options),
+            )
+        except OperationalError as error:
+            raise TemporaryError(
+                ErrorCode.BUSY, f"Redis did not take a message ({error}).", 1.0
+            ) from error
 
 
 class TaskResults:

@@ -20,12 +20,12 @@ from services.coordinator.closing import (
     Closing,
 )
 from services.coordinator.telling import Telling
-from shared.errors import ErrorCode
+from shared.errors import ErrorCode, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import JobResult
 from shared.queues import make_app
 from shared.redisdb import Connection
-from shared.runtime import Runtime
+from shared.runtime import Runtime, slot_ref
 from shared.storage.base import ObjectStore
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
 from tests.coordinator.fleet import fleet_of, run
@@ -176,6 +176,7 @@ def test_a_coordinator_that_dies_while_it_removes_leaves_the_rest_to_its_success
     assert made.ledger.state("j") is JobState.SUCCEEDED
     second = Closing(made, telling, clock)
     second.step()
+    assert not made.ledger.is_ending("j")
     age(redis)
     sweep(second, clock)
     assert list(made.store.keys("jobs")) == []
@@ -195,6 +196,82 @@ def test_a_job_that_is_submitted_again_is_not_buried(
     assert not made.ledger.cleaned("j")
     assert made.ledger.state("j") is JobState.QUEUED
     assert objects(made, "j") == {"source.mp4"}
+
+
+class Retrying:
+    """A store in which somebody tries a job again whenever an object is deleted."""
+
+    def __init__(self, made: Runtime) -> None:
+        self._made = made
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._made.store, name)
+
+    def delete(self, prefix: str) -> int:
+        """As the store does."""
+        with pytest.raises(TemporaryError):
+            self._made.ledger.submit(prefix.split("/")[1], job_spec())
+        self.refused += 1
+        return self._made.store.delete(prefix)
+
+
+def test_a_job_is_not_tried_again_while_its_source_goes(
+    made: Runtime, app: Celery, redis: Connection, clock: Clock
+) -> None:
+    for job in ("j", "k"):
+        end(made, job, JobState.FAILED)
+    store = Retrying(made)
+    behind = replace(made, store=store)  # type: ignore[arg-type]
+    closing = Closing(behind, Telling(made.ledger, app), clock)
+    closing.step()
+    age(redis)
+    before = store.refused
+    sweep(closing, clock)
+    assert store.refused == before + 2
+    assert made.ledger.submit("j", job_spec()) is JobState.QUEUED
+    assert made.ledger.ended() == []
+
+
+def test_slots_are_free_and_users_told_before_a_store_has_deleted_what_jobs_left(
+    made: Runtime, app: Celery, clock: Clock
+) -> None:
+    made.leases.resize("slots:cpu0:decoded", 3)
+    for number in range(3):
+        job = f"j{number}"
+        lease = made.leases.acquire("slots:cpu0:decoded", f"{job}/0:0")
+        assert lease is not None
+        slot = slot_ref("cpu0", "g", "decoded", lease)
+        made.ledger.submit(job, job_spec())
+        message = batch_message(job=job).model_copy(update={"slot": slot})
+        made.ledger.send(message, "infer", "w")
+        made.ledger.fail(job, ErrorCode.TOO_DAMAGED, "Broken.")
+        put(made, job, "chunks/000000-000000.nut")
+    slow = replace(made, store=Slow(made.store, clock))  # type: ignore[arg-type]
+    closing = Closing(slow, Telling(made.ledger, app), clock)
+    for left in (2, 1):
+        assert closing.step()
+        assert made.leases.look("slots:cpu0:decoded").used == 0
+        assert [app.AsyncResult(f"j{number}").state for number in range(3)] == ["FAILURE"] * 3
+        assert len(made.ledger.ended()) == left
+    assert not closing.step()
+    assert made.ledger.ended() == []
+
+
+class Slow:
+    """A store that takes a minute for each deletion."""
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def delete(self, prefix: str) -> int:
+        """As the store does."""
+        self._clock.now += 60
+        return self._store.delete(prefix)
 
 
 def test_a_job_that_its_client_removed_is_not_looked_for(
@@ -221,10 +298,8 @@ def test_many_ended_jobs_are_cleaned_up_and_buried_in_slices(
         made.ledger.fail(f"j{number}", ErrorCode.CANCELLED, "Enough.")
     for left in range(jobs, -1, -CLEANED_AT_ONCE):
         assert len(made.ledger.ended()) == left
-        redis.delete("df:wake")
-        closing.step()
-        # Nobody waits a second for the next slice.
-        assert redis.exists("df:wake") == (left >= CLEANED_AT_ONCE)
+        # Nobody waits for the next slice.
+        assert closing.step() == (left >= CLEANED_AT_ONCE)
     assert made.ledger.ended() == []
     age(redis)
     for left in (jobs, jobs - SWEPT_AT_ONCE, 0):
@@ -270,6 +345,7 @@ def test_an_orphan_that_found_a_job_meanwhile_is_counted_anew(
 
 ALLOWED = {
     "df:arenas": "the arena's owner withdraws itself",
+    "df:index:attempt": "one number, counted on for all jobs there ever were",
     "df:index:clock": "one hash of a dozen numbers for all jobs there ever were",
     "df:lease:slots:cpu0:decoded:meta": "capacity and fencing token of the pool",
     "df:wake": "one element, popped by the coordinator",
@@ -293,7 +369,7 @@ def test_no_key_stays_that_has_no_owner_and_does_not_expire(
     slot = batch_message().slot.model_copy(
         update={"token": lease.token, "slot": lease.unit, "holder": lease.holder}
     )
-    made.ledger.send(batch_message(job="broken").model_copy(update={"slot": slot}), "infer")
+    made.ledger.send(batch_message(job="broken").model_copy(update={"slot": slot}), "infer", "w")
     sweep(closing, clock, TELL_EVERY_S)
     made.ledger.fail("broken", ErrorCode.TOO_DAMAGED, "Broken.")
     made.ledger.fail("unwanted", ErrorCode.CANCELLED, "Enough.")

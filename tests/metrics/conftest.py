@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from shared.redisdb import connect
 from shared.settings import Settings
 from tests.metrics.stage import DONE, QUEUE, TASK
 from tests.processes import kill_family
+from tests.servers import free_port
 from tests.waiting import wait_until
 
 PROJECT = Path(__file__).parents[2]
@@ -113,13 +113,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(child, url)
     finally:
         stop_server(child)
-
-
-def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

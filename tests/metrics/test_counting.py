@@ -37,9 +37,9 @@ from shared.runtime import make_runtime
 from shared.storage.directory import DirectoryStore
 from shared.tracks import BatchPlan
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
-from tests.metrics.conftest import free_port
 from tests.metrics.notes import Notes
 from tests.runtimes import Recorder, runtime
+from tests.servers import free_port
 from tests.system.runs import home_in
 from tests.videos import CLOSED_GOP_X264, make_video
 

@@ -103,17 +103,20 @@ def test_coordinator_and_arena_answer_for_themselves(server: Server, tmp_path: P
     arena = answering(
         "shared.arena", server.url, tmp_path, ARENA_MIB="8", SHM_DIR=str(tmp_path), ARENA="vital"
     )
+    redis = connect(server.url)
     with (
         arena as owner,
         answering("services.coordinator", server.url, tmp_path) as coordinator,
     ):
         for process in (owner, coordinator):
             wait_until(process.ready, "it is ready", PATIENCE_S)
+        beats = "df:arenas:beats"
+        wait_until(lambda: redis.hget(beats, "vital"), "the arena is heard", PATIENCE_S)
         wait_until(lambda: "dualface_jobs{" in owner.metrics(), "jobs are told of", PATIENCE_S)
         assert 'dualface_disk_free_ratio{place="state"}' in coordinator.metrics()
         for process in (coordinator, owner):
             process.process.send_signal(signal.SIGTERM)
             assert process.process.wait(PATIENCE_S) in (0, None)
-    redis = connect(server.url)
     assert redis.hget("df:arenas", "vital") is None
+    assert redis.hget(beats, "vital") is None
     redis.close()

@@ -21,7 +21,7 @@ from shared.health.vitals import RedisSight, Verdict, Vitals
 from shared.queues import consuming
 from shared.queues.consuming import ASKED_AT, Lookout, look
 from shared.settings import Settings
-from tests.metrics.conftest import free_port
+from tests.servers import free_port
 
 FINE = RedisSight(silent_s=0.5, steady_s=1e6)
 

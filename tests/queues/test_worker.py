@@ -19,9 +19,9 @@ from shared.jobs import JobSpec
 from shared.ledger import Ledger
 from shared.messages import VERSION, SplitMessage
 from shared.queues import CeleryOutbox, DeadLetters, make_app
-from shared.redisdb import Connection, connect
+from shared.redisdb import Connection
 from shared.workers import living
-from tests.processes import kill_family
+from tests.processes import kill_worker
 from tests.queues.stage import QUEUE, TASK, TRACE
 from tests.waiting import wait_until
 
@@ -45,11 +45,7 @@ def worker(redis_url: str, folder: Path, **settings: str) -> Iterator[psutil.Pro
     try:
         yield psutil.Process(process.pid)
     finally:
-        kill_family(process)
-        # Until the server has noticed, it may give the next test's message to this dead client.
-        connection = connect(redis_url)
-        wait_until(lambda: connection.info("clients")["blocked_clients"] == 0, "nobody waits")
-        connection.close()
+        kill_worker(process, redis_url)
 
 
 def send(redis_url: str, body: object, task: str = TASK) -> None:

@@ -42,7 +42,8 @@ def home(folder: Path, *drills: Mapping[str, object], **settings: str) -> Iterat
     chosen = {
         "segment_target_s": "1",
         "dead_after_s": "2",
-        "stall_s": "3",
+        # Longer than a busy machine keeps a niced worker waiting; a hang costs so much.
+        "stall_s": "10",
         "batch_frames": "32",
         **settings,
     }

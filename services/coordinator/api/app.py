@@ -159,7 +159,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
                 if content.pop("application/json", None) is not None:
                     content.update(responses(422)[422]["content"])
         options = {**schemas["JobSpec"], "description": "A job spec without its `source`."}
-        options["properties"] = {k: v for k, v in options["properties"].items() if k != "source"}
+        fields = options["properties"].items()
+        options["properties"] = {k: dict(v) for k, v in fields if k != "source"}
+        options["properties"]["detector"] |= {"enum": list(jobs.DETECTORS)}
         schemas["JobOptions"] = {**options, "title": "JobOptions", "required": []}
         limit = app.state.service.limits.size_bytes
         schemas["UploadRequest"]["properties"]["size_bytes"]["maximum"] = limit

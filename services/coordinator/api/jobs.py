@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -17,6 +18,10 @@ from services.coordinator.api.service import Served, Service
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import JobSpec, JobState, read_spec
 from shared.keys import ApiKey, Role
+from shared.ledger import JobView
+from shared.ledger.jobs import over_quota
+from shared.models import ENTRIES, check_detector
+from shared.names import job_folder, source_key
 from shared.references import check_reference, check_webhook
 from shared.rest import Job, JobPage, job_of
 from shared.uploads import REFERENCE
@@ -33,6 +38,8 @@ SOURCE_PATTERN = (
     r"|upload:[0-9a-f]{32})$"
 )
 """What is promised to be understood; more is, see `shared.references`."""
+DETECTORS = ("auto", *(entry.name for entry in ENTRIES))
+"""The same of models; others may have been added to a service."""
 
 JobId = Annotated[str, Path(pattern="^[0-9A-Za-z_-]{1,64}$", description="as `POST` answered")]
 IdempotencyKey = Annotated[
@@ -45,11 +52,18 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_OTHER_JOB = "This Idempotency-Key was used for a job with other options."
+_OTHER_UPLOAD = "This upload became a job with other options; upload it again for another job."
 _THERE: Responses = {200: {"model": Job, "description": "The job was there"}}
 _SPEC = {
     "allOf": [
         {"$ref": "#/components/schemas/JobSpec"},
-        {"properties": {"source": {"type": "string", "pattern": SOURCE_PATTERN}}},
+        {
+            "properties": {
+                "source": {"type": "string", "pattern": SOURCE_PATTERN},
+                "detector": {"enum": list(DETECTORS)},
+            }
+        },
     ]
 }
 _BODY = {
@@ -62,7 +76,7 @@ _BODY = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
+                        "file": {"type": "string", "format": "binary", "minLength": 1},
                         "spec": {"$ref": "#/components/schemas/JobOptions"},
                     },
                     "additionalProperties": False,
@@ -94,28 +108,22 @@ async def submit(
     itself as `file`, and optionally `spec`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    job = uuid.uuid4().hex
+    job, place = uuid.uuid4().hex, source_key
     if idempotency_key is not None:
         job = hashlib.sha256(f"{key.owner}\n{idempotency_key}".encode()).hexdigest()[:32]
+        place = _source_of_its_own
     if kind == "multipart/form-data":
-        form = await receive_form(request, service, key, job)
-        try:
-            spec = _spec_of_form(form)
-        except PermanentError:
-            if form.stored >= 0:
-                await run_in_threadpool(service.store.delete, form.key)
-            raise
+        keep = await run_in_threadpool(_is_wanted, service, key, job)
+        check = partial(_spec_of_form, service)
+        form = await receive_form(request, service, key, partial(place, job), check, keep=keep)
+        was_there = await run_in_threadpool(_enter_form, service, key, job, form)
     elif kind == "application/json":
         text = await _body(request)
-        spec = read_spec(text)
-        job, spec = await run_in_threadpool(_resolve, service, key, job, spec)
+        job, was_there = await run_in_threadpool(_enter_spec, service, key, job, text)
     else:
         raise PermanentError(
             ErrorCode.BAD_OPTION, "Send application/json, or a video as multipart/form-data."
         )
-    if spec.webhook is not None:
-        check_webhook(spec.webhook, service.settings.webhook_hosts)
-    was_there = await run_in_threadpool(_enter, service, key, job, spec)
     response.status_code = 200 if was_there else 201
     response.headers["Location"] = f"/v1/jobs/{job}"
     return await run_in_threadpool(lambda: job_of(service.view(job, key)))
@@ -126,7 +134,9 @@ def listing(
     service: Served,
     key: Reader,
     state: Annotated[JobState | None, Query(description="only jobs in this state")] = None,
-    live: Annotated[bool, Query(description="only jobs that have not ended")] = False,
+    live: Annotated[
+        bool, Query(description="only jobs that have not ended; not beside `state`")
+    ] = False,
     owner: Annotated[
         str | None, Query(description="for admins: only jobs of this owner", max_length=64)
     ] = None,
@@ -137,6 +147,8 @@ def listing(
     ] = "",
 ) -> Response:
     """Your jobs, newest first; an admin sees all owners' jobs."""
+    if live and state is not None:
+        raise PermanentError(ErrorCode.BAD_OPTION, "live: give either `state` or `live`.")
     whose = owner if key.allows(Role.ADMIN) else key.owner
     which = state.value if state is not None else "live" if live else "any"
     try:
@@ -169,18 +181,29 @@ def cancel(service: Served, key: Submitter, job_id: JobId) -> Job:
 
 @router.post("/{job_id}/retry", response_model=Job, responses=responses(404, 409))
 def retry(service: Served, key: Submitter, job_id: JobId) -> Job:
-    """Have a job that failed or was cancelled made again, under the same id."""
+    """Have a job that failed or was cancelled made again, under the same id, from the same source.
+
+    What was uploaded for a job goes when the job is cancelled: send it anew, as another job.
+    """
     view = service.view(job_id, key)
     if view.state not in (JobState.FAILED, JobState.CANCELLED):
         raise PermanentError(
             ErrorCode.CONFLICT, f"The job is {view.state.value}; only failed and cancelled ones go."
         )
-    if view.spec.source.startswith("jobs/") and not service.store.exists(view.spec.source):
+    if _is_gone(service, view):
         raise PermanentError(
             ErrorCode.CONFLICT, "Its source is not kept any more; upload it as a new job."
         )
     service.ledger.submit(job_id, view.spec, view.owner, most_live=key.most_live)
     return job_of(service.view(job_id, key))
+
+
+def _is_gone(service: Service, view: JobView) -> bool:
+    """True when the job's source was uploaded and is not kept, or is about to be removed."""
+    if not view.spec.source.startswith("jobs/"):
+        return False
+    going = view.state is JobState.CANCELLED and service.ledger.is_ending(view.job)
+    return going or not service.store.exists(view.spec.source)
 
 
 async def _body(request: Request) -> bytes:
@@ -193,8 +216,26 @@ async def _body(request: Request) -> bytes:
     return text
 
 
-def _spec_of_form(form: Form) -> JobSpec:
-    """The spec of an upload: what the form said, with the source it brought."""
+def _source_of_its_own(job: str, suffix: str) -> str:
+    """Of one request out of several that may send the same job's source at the same moment: what
+    one of them puts there and takes away is no other's. Below `source`, so that it is kept and
+    removed like any other (`services.coordinator.plan.going`)."""
+    return source_key(job, f"/{uuid.uuid4().hex[:8]}{suffix}")
+
+
+def _is_wanted(service: Service, key: ApiKey, job: str) -> bool:
+    """False when the job is there, so that its source is. Raises PermanentError OVER_QUOTA, rather
+    than after all was sent, when it would be one too many."""
+    if service.ledger.state(job) is not None:
+        return False
+    if key.most_live and service.ledger.count(key.owner, "live") >= key.most_live:
+        raise over_quota(key.most_live)
+    return True
+
+
+def _spec_of_form(service: Service, form: Form) -> JobSpec:
+    """The spec of an upload: what the form said, with the source it brought. Raises PermanentError
+    for what can't be made."""
     try:
         given = json.loads(form.spec or "{}")
     except ValueError as error:
@@ -203,7 +244,37 @@ def _spec_of_form(form: Form) -> JobSpec:
         raise PermanentError(
             ErrorCode.BAD_OPTION, "spec: give an object without `source`, which is the file."
         )
-    return read_spec(json.dumps({"name": form.name, **given, "source": form.key}))
+    spec = read_spec(json.dumps({"name": form.name, **given, "source": form.key}))
+    _check(service, spec)
+    return spec
+
+
+def _check(service: Service, spec: JobSpec) -> None:
+    """Whatever the source. Raises PermanentError."""
+    settings = service.settings
+    if spec.webhook is not None:
+        check_webhook(spec.webhook, settings.webhook_hosts)
+    check_detector(spec.detector, settings.cache_dir / "models", settings.model_folders)
+
+
+def _enter_form(service: Service, key: ApiKey, job: str, form: Form) -> bool:
+    """As `_enter`. What the form stored goes unless it became the job's source."""
+    try:
+        return _enter(service, key, job, _spec_of_form(service, form), _OTHER_JOB)
+    finally:
+        # When Redis is away nobody knows; what belongs to no job is removed later.
+        there = service.ledger.view(job) if form.stored >= 0 else None
+        if form.stored >= 0 and (there is None or there.spec.source != form.key):
+            service.store.delete(form.key)
+
+
+def _enter_spec(service: Service, key: ApiKey, job: str, text: bytes) -> tuple[str, bool]:
+    """As `_enter`, with the job's id before it, which is the upload's if `source` is one."""
+    spec = read_spec(text)
+    by_upload = spec.source.startswith(REFERENCE)
+    job, spec = _resolve(service, key, job, spec)
+    _check(service, spec)
+    return job, _enter(service, key, job, spec, _OTHER_UPLOAD if by_upload else _OTHER_JOB)
 
 
 def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec]:
@@ -224,16 +295,17 @@ def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[st
     return job, spec
 
 
-def _enter(service: Service, key: ApiKey, job: str, spec: JobSpec) -> bool:
-    """Write the job into the ledger; True when it was there. Raises PermanentError CONFLICT when
-    the same id stands for something else."""
+def _enter(service: Service, key: ApiKey, job: str, spec: JobSpec, other: str) -> bool:
+    """Write the job into the ledger; True when it was there. Raises PermanentError CONFLICT with
+    the sentence `other` when the same id stands for something else."""
     was_there = service.ledger.state(job) is not None
     if not was_there:
         service.ledger.submit(job, spec, key.owner, most_live=key.most_live)
     there = service.view(job, key)
+    sent = f"{job_folder(job)}/"
+    if spec.source.startswith(sent) and there.spec.source.startswith(sent):
+        spec = spec.model_copy(update={"source": there.spec.source})  # sent twice
     if there.owner != key.owner or there.spec != spec:
-        raise PermanentError(
-            ErrorCode.CONFLICT, "This Idempotency-Key was used for a job with other options."
-        )
+        raise PermanentError(ErrorCode.CONFLICT, other)
     service.uploads.forget(job)
     return was_there

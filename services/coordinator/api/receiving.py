@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
 
 from services.coordinator.api.service import Service
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
 from shared.keys import ApiKey
-from shared.names import source_key
 from shared.uploads import suffix_of
 
 AHEAD = 8
@@ -92,47 +92,72 @@ class Inflow:
             yield piece
 
 
-async def receive_body(request: Request, service: Service, key: str, limit: int) -> int:
-    """Store a request's body as the object `key`; how many bytes. Raises DualfaceError."""
+async def receive_body(
+    request: Request, service: Service, key: str, limit: int, check: Callable[[int], None]
+) -> int:
+    """Store a request's body as the object `key`; how many bytes. Raises DualfaceError.
+
+    `check` is called in a thread with that number before the object is there: what it raises
+    passes, and what was stored under `key` before stays.
+    """
     check_length(request, limit)
     flow = Inflow(service, key, limit)
+    size = 0
     try:
         async for piece in _pieces(request):
+            size += len(piece)
             await flow.put(piece)
+        await run_in_threadpool(check, size)
         return await flow.finish()
     except BaseException:
         await flow.abandon()
         raise
 
 
-async def receive_form(request: Request, service: Service, key: ApiKey, job: str) -> Form:
-    """Store the file of a multipart/form-data request as the source of `job`.
+async def receive_form(
+    request: Request,
+    service: Service,
+    key: ApiKey,
+    place: Callable[[str], str],
+    check: Callable[[Form], object],
+    *,
+    keep: bool,
+) -> Form:
+    """Store the file of a multipart/form-data request under what `place` makes of its suffix;
+    without `keep` it is read and dropped.
 
-    Where `job` is known already, a repeated submit, its file is read and dropped.
+    `check` is called in a thread before the object is there, and also before the first byte where
+    `spec` came before the file: what it raises passes, and nothing is stored.
     """
     limit = upload_limit(service, key)
     check_length(request, limit + SPEC_BYTES_MAX)
     reader = _FormReader(request.headers["content-type"])
-    keep = service.ledger.state(job) is None
     flow: Inflow | None = None
+    size = 0
     try:
         async for piece in _pieces(request):
             reader.feed(piece)
             if reader.file_name is not None and not reader.form.key:
-                reader.form.key = source_key(job, suffix_of(reader.form.name))
+                reader.form.key = place(suffix_of(reader.form.name))
+                if reader.form.spec:
+                    await run_in_threadpool(check, reader.form)
                 flow = Inflow(service, reader.form.key, limit) if keep else None
             for data in reader.taken():
+                size += len(data)
                 if flow is not None:
                     await flow.put(data)
         reader.close()
+        if reader.file_name is None:
+            raise PermanentError(ErrorCode.BAD_OPTION, "file: the form has no file of that name.")
+        if not size:
+            raise PermanentError(ErrorCode.BAD_OPTION, "file: it is empty; it is to be the video.")
+        await run_in_threadpool(check, reader.form)
         if flow is not None:
             reader.form.stored = await flow.finish()
     except BaseException:
         if flow is not None:
             await flow.abandon()
         raise
-    if reader.file_name is None:
-        raise PermanentError(ErrorCode.BAD_OPTION, "file: the form has no file of that name.")
     return reader.form
 
 
@@ -245,6 +270,7 @@ class _FormReader:
                 raise PermanentError(ErrorCode.BAD_OPTION, "file: only one, please.")
             self.file_name = options.get(b"filename", b"").decode(errors="replace")
             self.form.name = self.file_name.replace("\\", "/").rpartition("/")[2][:255]
+            self.form.spec = self._spec.decode(errors="replace")  # if it came first
         elif self._part != "spec":
             raise PermanentError(
                 ErrorCode.BAD_OPTION, "The form has a part that is neither `file` nor `spec`."

@@ -35,7 +35,7 @@ EXAMPLES = {
     "POST /v1/jobs": """
 curl -H "$AUTH" -F file=@talk.mp4 "$API/v1/jobs"
 
-curl -H "$AUTH" -F file=@talk.mp4 -F 'spec={"crf": 20, "layout": "stacked"}' "$API/v1/jobs"
+curl -H "$AUTH" -F 'spec={"crf": 20, "layout": "stacked"}' -F file=@talk.mp4 "$API/v1/jobs"
 
 curl -H "$AUTH" -H "Content-Type: application/json" -H "Idempotency-Key: talk-1" \\
   -d '{"source": "https://videos.example.com/talk.mp4", "name": "talk.mp4"}' "$API/v1/jobs"
@@ -154,7 +154,7 @@ FIELDS = {
     "bucket) or `upload:ID`",
     "JobSpec.container": "format of the result; `mov` can't hold AV1",
     "JobSpec.layout": "where the two tiles lie",
-    "JobSpec.size": "width and height of the result in px, even, 32 to 8192; null: the source's, "
+    "JobSpec.size": "width and height of the result in px, even, 64 to 8192; null: the source's, "
     "up to 1920x1080",
     "JobSpec.codec": "of the result's picture",
     "JobSpec.crf": "quality of the picture on x264's scale: lower is better and larger; AV1 gets "
@@ -290,7 +290,10 @@ MEANINGS = {
         "more frames than allowed could not be made; the sentence says where", "check the source"
     ),
     ErrorCode.CHECK_FAILED: _job("the result did not pass its check and was not kept", _TELL),
-    ErrorCode.CANCELLED: _job("somebody cancelled it", "retry it if that was a mistake"),
+    ErrorCode.CANCELLED: _job(
+        "somebody cancelled it",
+        "if that was a mistake: retry it if its source is an address, else send it anew",
+    ),
     ErrorCode.NOT_FOUND: _answer(
         ErrorCode.NOT_FOUND, "not there, not kept any more, or another owner's", "check the id"
     ),
@@ -304,11 +307,14 @@ MEANINGS = {
     ),
     ErrorCode.CONFLICT: _answer(
         ErrorCode.CONFLICT,
-        "the job or upload is not in a state for that, or the Idempotency-Key means another job",
+        "the job or upload is not in a state for that, or the Idempotency-Key or upload means "
+        "another job",
         "look at the job; the sentence says which",
     ),
     ErrorCode.OVER_QUOTA: _answer(
-        ErrorCode.OVER_QUOTA, "the owner has as many live jobs as allowed", "wait for one to end"
+        ErrorCode.OVER_QUOTA,
+        "the owner has as many live jobs, or uploads without a job, as allowed",
+        "wait for one to end; submit or drop uploads",
     ),
     ErrorCode.TOO_MANY_REQUESTS: _answer(
         ErrorCode.TOO_MANY_REQUESTS,
@@ -324,8 +330,11 @@ MEANINGS = {
 """Of every code of ours."""
 
 HTTP_MEANINGS = {
-    "bad_request": Meaning(400, False, "no HTTP that is understood", "mend the request"),
+    "bad_request": Meaning(400, False, "the body can't be read", "mend the request"),
     "method_not_allowed": Meaning(405, False, "the path has other methods", "see `Allow`"),
     "length_required": Meaning(411, False, "the length of the body is not said", "say it"),
+    "range_not_satisfiable": Meaning(
+        416, False, "there is nothing in the range", "see `Content-Range` for how much there is"
+    ),
 }
 """Of what is wrong with a request as such."""

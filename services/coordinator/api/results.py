@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from services.coordinator.api.access import Reader
 from services.coordinator.api.jobs import JobId
-from services.coordinator.api.problems import EVERYWHERE, Responses, responses
+from services.coordinator.api.problems import EVERYWHERE, Responses, answer, responses
 from services.coordinator.api.service import Served, Service
 from shared.errors import ErrorCode, PermanentError
 from shared.jobs import JobState
@@ -28,6 +28,16 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 VIDEO_TYPES = {"mp4": "video/mp4", "mov": "video/quicktime"}
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _whole_or_part(what: str, media_type: str, content: dict[str, Any]) -> Responses:
+    """Answers of an object of this kind."""
+    return {
+        200: {"description": what, "content": {media_type: content}},
+        206: {"description": "A part of it", "content": {media_type: _BINARY}},
+    }
+
+
 _VIDEO: Responses = {
     200: {
         "description": "The video",
@@ -36,11 +46,9 @@ _VIDEO: Responses = {
     206: {"description": "A part of it", "content": {"video/mp4": _BINARY}},
     307: {"description": "Where it is, for a while"},
 }
-_REPORT: Responses = {
-    200: {"description": "Report", "content": {"application/json": {"schema": {}}}}
-}
-_TRACKS: Responses = {200: {"description": "Tracks", "content": {"application/gzip": _BINARY}}}
-_PICTURE: Responses = {200: {"description": "Picture", "content": {"image/jpeg": _BINARY}}}
+_REPORT = _whole_or_part("Report", "application/json", {"schema": {}})
+_TRACKS = _whole_or_part("Tracks", "application/gzip", _BINARY)
+_PICTURE = _whole_or_part("Picture", "image/jpeg", _BINARY)
 
 
 @router.head(
@@ -101,7 +109,7 @@ def source(request: Request, service: Served, key: Reader, job_id: JobId) -> Res
 @router.get(
     "/{job_id}/report",
     response_class=Response,
-    responses=_REPORT | responses(404),
+    responses=_REPORT | responses(404, 416),
 )
 def report(request: Request, service: Served, key: Reader, job_id: JobId) -> Response:
     """What was done: source, plan, counts, engines, times, warnings."""
@@ -112,7 +120,7 @@ def report(request: Request, service: Served, key: Reader, job_id: JobId) -> Res
 @router.get(
     "/{job_id}/tracks",
     response_class=Response,
-    responses=_TRACKS | responses(404),
+    responses=_TRACKS | responses(404, 416),
 )
 def tracks(request: Request, service: Served, key: Reader, job_id: JobId) -> Response:
     """Who is where in every frame: JSON lines, gzip."""
@@ -133,7 +141,7 @@ def thumbnails(service: Served, key: Reader, job_id: JobId) -> Thumbnails:
 @router.get(
     "/{job_id}/thumbnails/{name}",
     response_class=Response,
-    responses=_PICTURE | responses(404),
+    responses=_PICTURE | responses(404, 416),
 )
 def thumbnail(
     request: Request,
@@ -144,9 +152,10 @@ def thumbnail(
 ) -> Response:
     """One of them."""
     service.view(job_id, key)
-    answer = _object(request, service, f"{thumbnail_folder(job_id)}/{name}", "image/jpeg", None)
-    answer.headers["Cache-Control"] = "private, max-age=3600"
-    return answer
+    found = _object(request, service, f"{thumbnail_folder(job_id)}/{name}", "image/jpeg", None)
+    if found.status_code in (200, 206):
+        found.headers["Cache-Control"] = "private, max-age=3600"
+    return found
 
 
 def file_name(view: JobView) -> str:
@@ -170,7 +179,9 @@ def _object(
     if asked is not None and any(asked.groups()):
         start, end = _range(asked[1], asked[2], size)
         if start >= end:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+            detail = f"There are {size} bytes, and none of them in that range."
+            whole = {"Content-Range": f"bytes */{size}"}
+            return answer(416, "range_not_satisfiable", detail, headers=whole)
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         status = 206
     headers["Content-Length"] = str(end - start)

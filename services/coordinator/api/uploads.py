@@ -12,6 +12,7 @@ from services.coordinator.api.problems import EVERYWHERE, responses
 from services.coordinator.api.receiving import receive_body, too_large, upload_limit
 from services.coordinator.api.service import Served
 from shared.errors import ErrorCode, PermanentError
+from shared.keys import ApiKey
 from shared.rest import Stored, UploadedParts, UploadLinks, UploadRequest
 from shared.storage.base import DirectUploads
 from shared.uploads import REFERENCE, Upload
@@ -22,6 +23,9 @@ PART_BYTES = 64 << 20
 PARTS_MAX = 10_000
 """S3's limit; parts grow with the file."""
 LINK_S = 12 * 3600
+OPEN_AT_LEAST = 16
+"""Uploads of an owner that may be open whatever their quota of live jobs: one that its client lost
+sight of counts for a day."""
 
 IdempotencyKey = Annotated[
     str | None,
@@ -57,6 +61,7 @@ def begin(
             return _again(service, known, request)
         if service.ledger.state(upload.id) is not None:
             return _links(upload)
+    _check_open(service, key)
     if request.direct:
         if not request.size_bytes:
             raise PermanentError(ErrorCode.BAD_OPTION, "size_bytes: needed for a direct upload.")
@@ -69,13 +74,26 @@ def begin(
     return _with_parts(service, upload)
 
 
+def _check_open(service: Served, key: ApiKey) -> None:
+    """Raises PermanentError OVER_QUOTA: each may fill the store with a source that no job has.
+
+    As many as live jobs: they may all be sent before the first is submitted.
+    """
+    most, there = max(OPEN_AT_LEAST, key.most_live), service.uploads.count(key.owner)
+    if key.most_live and there >= most:
+        raise PermanentError(
+            ErrorCode.OVER_QUOTA,
+            f"{most} uploads wait for their jobs, which is the quota; submit some, or drop them.",
+        )
+
+
 def _again(service: Served, upload: Upload, request: UploadRequest) -> UploadLinks:
     same = (upload.name, upload.size_bytes, bool(upload.multipart)) == (
         request.name,
         request.size_bytes,
         request.direct,
     )
-    if not same and not upload.stored:
+    if not same:
         raise PermanentError(
             ErrorCode.CONFLICT, "This Idempotency-Key was used for an upload of something else."
         )
@@ -122,16 +140,35 @@ async def content(request: Request, service: Served, key: Submitter, upload_id: 
     upload = await run_in_threadpool(service.uploads.find, upload_id, key.owner)
     if upload.multipart:
         raise PermanentError(ErrorCode.CONFLICT, "This upload goes to the links of its parts.")
-    size = await receive_body(request, service, upload.key, upload_limit(service, key))
+    if upload.stored and request.headers.get("content-length") == str(upload.stored_bytes):
+        return _told(upload)  # sent again, by somebody who did not hear the answer
+
+    def check(size: int) -> None:
+        _check_sent(upload, size)
+        _check_awaited(service.uploads.find(upload_id, key.owner))
+
+    _check_awaited(upload)
+    limit = upload_limit(service, key)
+    size = await receive_body(request, service, upload.key, limit, check)
+    return await run_in_threadpool(_stored, service, upload, size)
+
+
+def _check_sent(upload: Upload, size: int) -> None:
+    """Raises PermanentError unless so many bytes are what was announced."""
     if not size:
-        await run_in_threadpool(service.store.delete, upload.key)
         raise PermanentError(ErrorCode.BAD_OPTION, "The body is empty; it is to be the video.")
     if upload.size_bytes and size != upload.size_bytes:
-        await run_in_threadpool(service.store.delete, upload.key)
         raise PermanentError(
             ErrorCode.CONFLICT, f"{size} bytes came, {upload.size_bytes} were announced."
         )
-    return await run_in_threadpool(_stored, service, upload, size)
+
+
+def _check_awaited(upload: Upload) -> None:
+    """Raises PermanentError CONFLICT for one whose bytes are there: a job may be made of them."""
+    if upload.stored:
+        raise PermanentError(
+            ErrorCode.CONFLICT, "The upload is complete already; begin another one."
+        )
 
 
 @router.post("/{upload_id}/complete", response_model=Stored, responses=responses(404, 409, 413))
@@ -142,12 +179,13 @@ def complete(
     upload = service.uploads.find(upload_id, key.owner)
     if not upload.multipart:
         raise PermanentError(ErrorCode.CONFLICT, "This upload has no parts.")
-    if not upload.stored:
-        numbers = [part.number for part in request.parts]
-        if sorted(set(numbers)) != sorted(numbers):
-            raise PermanentError(ErrorCode.BAD_OPTION, "parts: a number comes twice.")
-        parts = [(part.number, part.etag) for part in sorted(request.parts, key=lambda p: p.number)]
-        _direct(service.store).complete(upload.key, upload.multipart, parts)
+    if upload.stored:
+        return _told(upload)
+    numbers = [part.number for part in request.parts]
+    if sorted(set(numbers)) != sorted(numbers):
+        raise PermanentError(ErrorCode.BAD_OPTION, "parts: a number comes twice.")
+    parts = [(part.number, part.etag) for part in sorted(request.parts, key=lambda p: p.number)]
+    _direct(service.store).complete(upload.key, upload.multipart, parts)
     size = service.store.size(upload.key) or 0
     limit = upload_limit(service, key)
     if size > limit or size != upload.size_bytes:
@@ -174,8 +212,14 @@ def abort(service: Served, key: Submitter, upload_id: UploadId) -> Response:
 
 
 def _stored(service: Served, upload: Upload, size: int) -> Stored:
-    service.uploads.keep(upload.model_copy(update={"stored": True, "size_bytes": size}))
-    return Stored(id=upload.id, source=f"{REFERENCE}{upload.id}", size_bytes=size)
+    made = upload.model_copy(update={"stored": True, "stored_bytes": size})
+    service.uploads.keep(made)
+    return _told(made)
+
+
+def _told(upload: Upload) -> Stored:
+    """Of one that is stored."""
+    return Stored(id=upload.id, source=f"{REFERENCE}{upload.id}", size_bytes=upload.stored_bytes)
 
 
 def _direct(store: object) -> DirectUploads:
