@@ -65,6 +65,8 @@ def test_the_same_idempotency_key_is_the_same_job_also_at_the_same_moment(api: S
         (SPEC | {"crf": 99}, 422, "bad_option", "crf"),
         (SPEC | {"codec": "av1", "container": "mov"}, 422, "bad_option", "AV1"),
         (SPEC | {"colour": "red"}, 422, "bad_option", "colour"),
+        (SPEC | {"detector": "nobodys"}, 422, "bad_option", "nobodys"),
+        (SPEC | {"webhook": "https://hooks.example.com:99/x"}, 403, "forbidden", "WEBHOOK_HOSTS"),
         ({}, 422, "bad_option", "source"),
     ],
 )
@@ -104,6 +106,8 @@ def test_lists_are_newest_first_by_pages_and_states(api: Served) -> None:
     assert len(client.get("/v1/jobs", params={"live": True}).json()["jobs"]) == 6
     bad = client.get("/v1/jobs", params={"cursor": "nonsense"})
     assert (bad.status_code, code_of(bad)) == (422, "bad_option")
+    both = client.get("/v1/jobs", params={"state": "succeeded", "live": True})
+    assert (both.status_code, code_of(both)) == (422, "bad_option")
 
 
 def test_a_list_shows_ended_jobs_as_they_are_now(api: Served) -> None:
@@ -183,6 +187,20 @@ def test_retry_makes_a_failed_job_again_under_its_id_while_its_source_is_there(
     api.service.store.delete("jobs/a")
     gone = client.post(f"/v1/jobs/{job}/retry")
     assert (gone.status_code, code_of(gone)) == (409, "conflict")
+
+
+def test_retry_of_a_cancelled_job_is_for_sources_that_can_be_fetched_again(api: Served) -> None:
+    client, ledger = api.client(), api.service.ledger
+    sent, fetched = api.job("a"), client.post("/v1/jobs", json=SPEC).json()["id"]
+    api.service.store.write("jobs/a/source.mp4", [b"x"])
+    for job in (sent, fetched):
+        client.delete(f"/v1/jobs/{job}")
+    # Before it is cleaned up after: waiting for that would be for nothing.
+    gone = client.post(f"/v1/jobs/{sent}/retry")
+    assert (gone.status_code, code_of(gone)) == (409, "conflict")
+    assert client.post(f"/v1/jobs/{fetched}/retry").status_code == 503
+    ledger.cleaned(fetched)
+    assert client.post(f"/v1/jobs/{fetched}/retry").json()["state"] == "queued"
 
 
 def test_a_quota_of_live_jobs_holds(api: Served) -> None:

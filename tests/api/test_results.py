@@ -35,7 +35,7 @@ def test_a_range_of_the_result_is_served(api: Served, asked: str, start: int, en
 def test_a_range_beyond_the_result_is_none(api: Served, asked: str) -> None:
     job = api.finished("talk", body=BODY)
     answer = api.client().get(f"/v1/jobs/{job}/result", headers={"Range": asked})
-    assert answer.status_code == 416
+    assert (answer.status_code, code_of(answer)) == (416, "range_not_satisfiable")
     assert answer.headers["content-range"] == "bytes */1024"
 
 
@@ -75,6 +75,23 @@ def test_by_products_are_served_as_what_they_are(api: Served) -> None:
     picture = client.get(found[0]["url"])
     assert (picture.headers["content-type"], picture.content) == ("image/jpeg", b"jpeg")
     assert client.get(f"/v1/jobs/{job}/thumbnails/..%2Freport.json").status_code in (404, 422)
+
+
+def test_what_serves_ranges_says_so_in_the_document(api: Served) -> None:
+    client, job = api.client(), api.finished("talk")
+    api.service.store.write(report_key(job), [b"{}"])
+    api.service.store.write(tracks_key(job), [b"zipped"])
+    api.service.store.write(thumbnail_key(job, 0, 0), [b"jpeg"])
+    paths = client.get("/v1/openapi.json").json()["paths"]
+    for part in ("result", "report", "tracks", "thumbnails/{name}"):
+        url = f"/v1/jobs/{job}/{part}".replace("{name}", "000000-000000.jpg")
+        for asked, status in (("bytes=0-0", 206), ("bytes=99-", 416)):
+            answer = client.get(url, headers={"Range": asked})
+            assert answer.status_code == status
+            told = paths[f"/v1/jobs/{{job_id}}/{part}"]["get"]["responses"]
+            kind = answer.headers["content-type"].partition(";")[0]
+            assert kind in told[str(status)]["content"], (part, status)
+            assert status == 206 or "cache-control" not in answer.headers
 
 
 def test_operators_see_workers_limits_queues_and_jobs(api: Served) -> None:

@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from services.coordinator.api.uploads import OPEN_AT_LEAST
+from services.coordinator.plan import going
+from shared.jobs import JobState
 from shared.keys import Role
 from tests.api.conftest import Served
 from tests.api.test_jobs import code_of
@@ -69,6 +72,7 @@ def test_the_same_form_with_the_same_idempotency_key_is_the_same_job(api: Served
         ({"data": {"spec": '{"crf": 99}'}, "files": {"file": ("a.mp4", b"x")}}, "crf"),
         ({"data": {"spec": '{"source": "s3://a/b"}'}, "files": {"file": ("a", b"x")}}, "source"),
         ({"data": {"spec": "{"}, "files": {"file": ("a.mp4", b"x")}}, "JSON"),
+        ({"files": {"file": ("a.mp4", b"")}}, "empty"),
     ],
 )
 def test_a_form_that_is_no_job_leaves_nothing_behind(
@@ -78,6 +82,79 @@ def test_a_form_that_is_no_job_leaves_nothing_behind(
     assert answer.status_code == 422
     assert says in answer.json()["detail"]
     assert objects(api) == []
+
+
+FORBIDDEN_WEBHOOK = b'{"webhook": "https://hooks.example.com:99/x"}'
+
+
+def begun(spec: bytes) -> bytes:
+    """The beginning of a form, up to the first bytes of its file."""
+    given = b'--b\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
+    before = given % (b"spec", b"") + spec + b"\r\n" if spec else b""
+    return before + given % (b"file", b'; filename="a.mp4"') + bytes(1000)
+
+
+def answered_early(api: Served, secret: str, start: bytes) -> bytes:
+    """The status of the answer to a form of which no more is ever sent."""
+    address = urlsplit(api.url)
+    with socket.create_connection((str(address.hostname), int(address.port or 0))) as line:
+        line.settimeout(60)
+        head = (
+            f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {secret}\r\n"
+            "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 9999999\r\n\r\n"
+        )
+        line.sendall(head.encode() + start)
+        return line.recv(65536).split(b" ")[1]
+
+
+def test_what_can_be_known_of_a_form_is_told_before_its_video_is_read(api: Served) -> None:
+    _, secret = api.service.keys.add("ann", (Role.SUBMIT,), most_live=1)
+    assert answered_early(api, secret, begun(FORBIDDEN_WEBHOOK)) == b"403"
+    assert answered_early(api, secret, begun(b'{"crf": 99}')) == b"422"
+    api.job("live")
+    assert answered_early(api, secret, begun(b"")) == b"429"
+    wait_until(lambda: not scratch(api), "nothing is left")
+    assert objects(api) == []
+
+
+def test_a_form_whose_spec_comes_last_and_is_refused_leaves_nothing_behind(api: Served) -> None:
+    parts = [("file", ("a.mp4", b"video")), ("spec", (None, FORBIDDEN_WEBHOOK))]
+    refused = api.client().post("/v1/jobs", files=parts)  # type: ignore[arg-type]
+    assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    assert objects(api) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "status"),
+    [
+        ("order 7", b"{}", 200),
+        ("order 7", b'{"crf": 30}', 409),
+        ("order 8", b"{}", 429),
+    ],
+)
+def test_a_form_that_is_late_takes_nothing_away_but_what_it_brought(
+    api: Served, name: str, spec: bytes, status: int
+) -> None:
+    client = api.client(most_live=1)
+    made: list[httpx.Response] = []
+
+    def submit_another() -> Iterator[bytes]:
+        yield begun(spec)
+        wait_until(lambda: scratch(api), "the late one is being written")
+        first = {"file": ("a.mp4", b"first", "video/mp4")}
+        made.append(client.post("/v1/jobs", files=first, headers={"Idempotency-Key": "order 7"}))
+        yield b"\r\n--b--\r\n"
+
+    kind = "multipart/form-data; boundary=b"
+    headers = {"Idempotency-Key": name, "Content-Type": kind}
+    late = api.with_key(client.headers["authorization"].split()[1])
+    answer = late.post("/v1/jobs", content=submit_another(), headers=headers)
+    assert (made[0].status_code, answer.status_code) == (201, status)
+    source = made[0].json()["spec"]["source"]
+    assert objects(api) == [source]
+    assert stored(api, source) == b"first"
+    assert going([source], JobState.FAILED, keep_source=False) == [], "it may be tried again"
+    assert going([source], JobState.SUCCEEDED, keep_source=False) == [source.rpartition("/")[0]]
 
 
 def test_names_of_files_lead_nowhere(api: Served) -> None:
@@ -111,6 +188,7 @@ def test_a_large_upload_is_never_whole_in_memory(api: Served) -> None:
     assert (again.status_code, again.json()["id"]) == (200, upload["id"])
     other = client.post("/v1/jobs", json={"source": upload["source"], "crf": 30})
     assert (other.status_code, code_of(other)) == (409, "conflict")
+    assert "This upload became a job" in other.json()["detail"]
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -159,6 +237,55 @@ def test_what_was_announced_has_to_come(api: Served) -> None:
     assert (short.status_code, code_of(short)) == (409, "conflict")
     assert objects(api) == []
     assert client.put(upload["content"], content=b"1234567890").status_code == 200
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_bytes_that_were_stored_are_kept_whatever_is_sent_after_them(
+    api: Served, announced: bool
+) -> None:
+    client = api.client()
+    size = {"size_bytes": 10} if announced else {}
+    upload = client.post("/v1/uploads", json=size).json()
+    sent = client.put(upload["content"], content=b"1234567890")
+    for body in (b"12345", b"", pieces(1)):
+        other = client.put(upload["content"], content=body)
+        assert (other.status_code, code_of(other)) == (409, "conflict")
+    again = client.put(upload["content"], content=b"1234567890")
+    assert (again.status_code, again.json()) == (200, sent.json())
+    job = client.post("/v1/jobs", json={"source": upload["source"]})
+    assert job.status_code == 201
+    assert stored(api, job.json()["spec"]["source"]) == b"1234567890"
+
+
+def test_of_two_that_send_the_same_upload_at_the_same_moment_one_is_refused(api: Served) -> None:
+    client = api.client()
+    upload = client.post("/v1/uploads", json={}).json()
+
+    def late() -> Iterator[bytes]:
+        yield b"late"
+        wait_until(lambda: scratch(api), "the late one is being written")
+        assert client.put(upload["content"], content=b"first").status_code == 200
+
+    other = api.with_key(client.headers["authorization"].split()[1])
+    answer = other.put(upload["content"], content=late())
+    assert (answer.status_code, code_of(answer)) == (409, "conflict")
+    assert [stored(api, key) for key in objects(api)] == [b"first"]
+
+
+def test_uploads_that_become_no_job_are_bounded_for_each_owner(api: Served) -> None:
+    client = api.client(most_live=1)
+
+    def begin(by: httpx.Client) -> httpx.Response:
+        return by.post("/v1/uploads", json={})
+
+    opened = [begin(client).json() for _ in range(OPEN_AT_LEAST)]
+    refused = begin(client)
+    assert (refused.status_code, code_of(refused)) == (429, "over_quota")
+    assert begin(api.client("bob")).status_code == 201
+    client.delete(f"/v1/uploads/{opened[0]['id']}")
+    client.put(opened[1]["content"], content=b"x")
+    client.post("/v1/jobs", json={"source": opened[1]["source"]})
+    assert [begin(client).status_code for _ in range(3)] == [201, 201, 429]
 
 
 def test_an_upload_is_its_owners_and_can_be_dropped(api: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from shared.arena.files import KEEP_FREE_BYTES
 from shared.settings import MIB, Settings, SourceLimits
@@ -68,6 +70,30 @@ def test_every_variable_of_a_process_is_a_setting_and_its_value_is_accepted(
                 patch.setenv(key, value)
             Settings.load()
             SourceLimits.load()
+
+
+def test_what_an_operator_decides_reaches_who_goes_by_it_and_changes_nothing_by_default() -> None:
+    decided = {
+        "SOURCE_NETWORKS": '["10.1.0.0/16"]',
+        "S3_BUCKETS": '["films"]',
+        "WEBHOOK_SECRET": "w" * 32,
+        "SUBMIT_QUEUES": '["videos"]',
+        "RESULT_LINKS": "false",
+        "KEEP_SOURCES": "true",
+    }
+    asked = {"WEBHOOK_SECRET": ["coordinator"]}
+    plain = all_services()
+    for name, value in decided.items():
+        found = services("cpu", {**example(), **PASSWORDS, name: value})
+        for process in asked.get(name, ["api", "coordinator", "decode"]):
+            assert found[process]["environment"][f"DUALFACE_{name}"] == value
+            kept = plain[process]["environment"][f"DUALFACE_{name}"]
+            field = Settings.model_fields[name.lower()].default
+            shown = field.get_secret_value() if isinstance(field, SecretStr) else field
+            assert (json.loads(kept) if kept else kept) == (
+                list(shown) if isinstance(shown, tuple) else shown
+            )
+        assert f"`{name}`" in (PROJECT / "docs" / "deploy.md").read_text()
 
 
 def test_every_variable_of_the_example_is_used_and_none_that_must_be_set_is_missing() -> None:

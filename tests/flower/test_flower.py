@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,24 @@ from tests.servers import free_port
 from tests.waiting import wait_until
 
 PASSWORD = "not a secret"
+
+MANY_NAMES = """
+import gc, json, prometheus_client
+from shared.queues.flower import forget_names, make_server
+from shared.settings import Settings
+
+state = make_server(Settings(redis_url="redis://127.0.0.1:1/0"), "a:b").events.state
+state.max_tasks_in_memory = state.tasks.limit = 10
+for clock in range(60):
+    for kind in ("task-received", "task-started", "task-succeeded"):
+        state.event({"type": kind, "uuid": f"job-{clock}", "name": f"dualface.job {clock}.mp4",
+            "hostname": "jobs@coordinator", "timestamp": clock, "local_received": clock,
+            "clock": clock, "pid": 1, "utcoffset": 0, "runtime": 1.0})
+gc.collect()  # Celery's tasks refer to themselves
+forget_names(state)
+told = prometheus_client.generate_latest().decode()
+print(json.dumps([len(state.tasks), state.task_types(), list(state.tasks_by_type), told]))
+"""
 
 
 @contextmanager
@@ -111,6 +131,53 @@ def test_a_job_is_one_row_whose_progress_can_be_read_from_the_page(
         telling.beat()
         page.goto(url)
         wait_for_row(page, "jobs@coordinator", "Online")
+
+
+def test_without_the_password_flower_tells_of_its_health_and_of_nothing_else(
+    redis_url: str,
+) -> None:
+    from flower.urls import handlers
+
+    patterns = [getattr(each, "regex", None) or re.compile(each[0]) for each in handlers]
+    paths = {re.sub(r"\(.*\)|[.?*]+", "x", each.pattern.rstrip("$")) for each in patterns}
+    assert {"/metrics", "/api/workers", "/task/x", "/healthcheck", "x"} <= paths
+    with (
+        flower(redis_url, DUALFACE_FLOWER_PASSWORD=PASSWORD) as (url, _),
+        httpx.Client(base_url=url, timeout=30) as stranger,
+        httpx.Client(base_url=url, timeout=30, auth=("dualface", PASSWORD)) as operator,
+    ):
+        wait_until(lambda: answers(url), "Flower listens", 60)
+        told = {
+            (method, path)
+            for path in paths
+            for method in ("GET", "POST", "OPTIONS")
+            if stranger.request(method, path).status_code != 401
+        }
+        assert {path for _, path in told} == {"/healthcheck"}
+        assert ("GET", "/healthcheck") in told
+        assert stranger.get("/tasks", auth=("dualface", "wrong")).status_code == 401
+        assert "Basic" in stranger.get("/tasks").headers["www-authenticate"]
+        assert operator.get("/api/task/types").status_code == 200
+        assert operator.get("/static/css/flower.css").status_code == 200
+        assert operator.get("/metrics").status_code == 404
+
+
+def test_what_flower_keeps_does_not_grow_with_the_names_of_jobs() -> None:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("DUALFACE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY_NAMES],
+        cwd=Path(__file__).parents[2],
+        env=own,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    tasks, types, by_type, told = json.loads(done.stdout)
+    assert tasks == 10
+    assert types == sorted(by_type) == [f"dualface.job {each}.mp4" for each in range(50, 60)]
+    assert "flower_task" not in re.sub("(?m)^#.*$", "", told)
+    assert ".mp4" not in told
 
 
 def test_stage_tasks_show_which_piece_of_which_job_they_are(
