@@ -43,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_configure() -> None:
+    """Examples are the same in every run, and no example fails because the machine is busy."""
+    from hypothesis import HealthCheck, settings  # here: programs of tests import this module, too
+
+    settings.register_profile(
+        "ours",
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("ours")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What somebody has set for their own dualface on this machine counts for no test."""

@@ -8,12 +8,24 @@ from contextlib import suppress
 
 import psutil
 
+from shared.redisdb import connect
+from tests.waiting import wait_until
+
 
 def kill(processes: Iterable[psutil.Process]) -> None:
     """Kill those that still live."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def kill_worker(process: subprocess.Popen[bytes], redis_url: str) -> None:
+    """Kill a Celery worker with its children. Until its server has noticed, it may give the next
+    test's message to the dead client: back when no client waits."""
+    kill_family(process)
+    connection = connect(redis_url)
+    wait_until(lambda: connection.info("clients")["blocked_clients"] == 0, "nobody waits")
+    connection.close()
 
 
 def kill_family(process: subprocess.Popen[bytes]) -> None:

@@ -44,12 +44,13 @@ def server(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def api(server: Served, redis: Connection) -> Served:
-    """A served API that knows nothing yet."""
-    server.settle()
+def api(server: Served, redis: Connection) -> Iterator[Served]:
+    """A served API that knows nothing yet; in the end it has put down what was asked of it, which
+    would else be written into the database of the next test, of whatever file."""
     redis.flushall()
     server.service.store.delete("jobs")
-    return server
+    yield server
+    server.settle()
 
 
 @pytest.fixture

@@ -79,4 +79,7 @@ def test_stopping_ends_what_ignores_it_and_its_children(made: list[Child], tmp_p
 
 
 def _lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it was waited for in between
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.api.conftest import Served
 from tests.page.conftest import Visitor
 from tests.page.driving import Driver
 from tests.page.screens import first_picture
+from tests.videos import VideoSpec, make_video
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"'\u202e.mp4"
 NAMELESS = """() => [...document.querySelectorAll("a, button, input, select, summary, [role]")]
@@ -309,8 +311,12 @@ def test_what_the_service_refuses_is_said_in_its_own_words(visitor: Visitor) -> 
 # --- what came of it ----------------------------------------------------------------------------
 
 
-def test_source_and_result_play_and_stop_and_jump_together(visitor: Visitor, video: Path) -> None:
-    body = video.read_bytes()
+def test_source_and_result_play_and_stop_and_jump_together(
+    visitor: Visitor, video: Path, tmp_path: Path
+) -> None:
+    # Long: on a busy machine it would else be at its end before the click that pauses it.
+    spec = VideoSpec(frames=150, rate=Fraction(5), audio="aac")
+    body = make_video(tmp_path / "long.mp4", spec).read_bytes()
     Driver(visitor.api, "a").finish(body, first_picture(video), source=body)
     page = visitor.page("#/jobs/a")
     page.get_by_role("button", name="Play").click()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +23,8 @@ from tests.storage.conftest import MakeS3
 
 LARGE = random.Random(2).randbytes(9 << 20)
 """Two parts, two windows."""
-SILENCE_S = 0.25
+SILENCE_S = 2.0
+"""A busy machine's pauses are none."""
 OUTAGES: Sequence[Mode] = ("refuse", "hang", "error")
 
 
@@ -49,7 +52,7 @@ class Waiter:
 def through(
     proxy: Proxy, make_s3: MakeS3, waiter: Callable[[], None], patience_s: float = 60.0
 ) -> S3Store:
-    """A store behind the proxy that takes silence for an outage soon."""
+    """A store behind the proxy that takes two seconds of silence for an outage."""
     endpoint = f"http://127.0.0.1:{proxy.port}"
     return make_s3(
         patience_s=patience_s, on_wait=waiter, s3_endpoint=endpoint, s3_timeout_s=SILENCE_S
@@ -146,13 +149,13 @@ def test_what_a_job_left_is_deleted_although_it_has_ended(
 @pytest.mark.parametrize("mode", OUTAGES)
 def test_patience_ends_with_one_sentence(make_s3: MakeS3, proxy: Proxy, mode: Mode) -> None:
     proxy.set(Fault(mode))
-    store = through(proxy, make_s3, lambda: None, patience_s=0.3)
+    store = through(proxy, make_s3, lambda: None, patience_s=2)
     with pytest.raises(StoreAwayError) as caught:
         store.exists("x")
     assert caught.value.code is ErrorCode.BUSY
     reason = {"refuse": "no connection", "hang": "no answer", "error": "it answers 503"}
     assert re.fullmatch(
-        f"The store http://127.0.0.1:{proxy.port} could not be used for 0.3 s "
+        f"The store http://127.0.0.1:{proxy.port} could not be used for 2 s "
         rf"\({reason[mode]}\)\.",
         caught.value.message,
     )
@@ -171,11 +174,19 @@ def test_answers_that_break_off_are_gone_on_with(make_s3: MakeS3, proxy: Proxy, 
 
 
 def test_a_download_may_break_off_as_often_as_it_likes_if_it_gets_further(
-    filled: S3Store, make_s3: MakeS3, proxy: Proxy, tmp_path: Path
+    filled: S3Store,
+    make_s3: MakeS3,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With a clock on which each break takes half a minute: several are longer than patience."""
     filled.put("some", file_of(tmp_path, LARGE[:500_000]))
     proxy.set(Fault("cut", after_bytes=70_000))
-    store = through(proxy, make_s3, lambda: None, patience_s=0.15)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 30 * proxy.struck)
+    monkeypatch.setattr("shared.storage.errands.time", clock)
+    monkeypatch.setattr("shared.storage.errands.FIRST_PAUSE_S", 0.01)
+    store = through(proxy, make_s3, lambda: None, patience_s=100)
     assert fetch(store, "some") == LARGE[:500_000]
     assert proxy.struck >= 7
 
@@ -223,12 +234,15 @@ def test_an_upload_is_not_done_twice_when_only_the_answer_to_its_end_was_lost(
 def test_a_slow_store_is_no_dead_one(
     filled: S3Store, make_s3: MakeS3, proxy: Proxy, tmp_path: Path
 ) -> None:
-    """Longer than patience and silence together, but bytes move."""
-    filled.put("some", file_of(tmp_path, LARGE[: 400 << 10]))
-    proxy.set(Fault("slow", bytes_per_s=400 << 10))
+    """Longer than patience, and than silence may last, but bytes move."""
+    size = 2600 << 10
+    filled.put("some", file_of(tmp_path, LARGE[:size]))
+    proxy.set(Fault("slow", bytes_per_s=1 << 20))
     waiter = Waiter(lambda: None)
     store = through(proxy, make_s3, waiter, patience_s=SILENCE_S)
-    assert fetch(store, "some") == LARGE[: 400 << 10]
+    began = time.monotonic()
+    assert fetch(store, "some") == LARGE[:size]
+    assert time.monotonic() - began > SILENCE_S
     assert waiter.calls >= 3
 
 

@@ -26,7 +26,7 @@ from shared.redisdb import Connection
 from shared.settings import Settings
 from shared.traces import SENT_AT_ONCE, WAITING_SPANS, Traces, ids_of, is_sampled, open_traces
 from tests.conftest import PROJECT
-from tests.processes import kill_family
+from tests.processes import kill_worker
 from tests.servers import free_port
 from tests.system.runs import home_in
 from tests.traces.collector import collector
@@ -56,7 +56,7 @@ def worker(redis_url: str, folder: Path, **settings: str) -> Iterator[psutil.Pro
     try:
         yield psutil.Process(process.pid)
     finally:
-        kill_family(process)
+        kill_worker(process, redis_url)
 
 
 def send(redis_url: str, job: str) -> None:
