@@ -49,7 +49,7 @@ def test_the_figures_of_a_whole_run_add_up(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", replace(CLOSED_GOP_X264, size=(320, 180), frames=50))
     folder = tmp_path / "figures"
     port = str(free_port())
-    with home_in(tmp_path, metrics_dir=str(folder), http_port=port) as home:
+    with home_in(tmp_path, metrics_dir=str(folder), http_port=port, dead_after_s="30") as home:
         ended = home.run("run", video, "-o", tmp_path / "out.mp4")
         assert ended.code == 0, ended.said
     used = [struct.unpack("i", path.read_bytes()[:4])[0] for path in folder.glob("*.db")]

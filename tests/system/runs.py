@@ -34,10 +34,11 @@ FAST = {
     # Many batches of a short video, so that there is a middle to be disturbed in.
     "DUALFACE_BATCH_FRAMES": "8",
     "DUALFACE_SEGMENT_TARGET_S": "2",
-    # Deaths are noticed in seconds; the code is the same as with longer times.
+    # Deaths and lost messages are noticed in seconds; the code is the same as with longer times.
     "DUALFACE_HEARTBEAT_S": "0.3",
-    "DUALFACE_DEAD_AFTER_S": "2",
     "DUALFACE_UNCLAIMED_AFTER_S": "2",
+    # Longer than the coordinator takes to know that Redis was away (`BLIND_S`).
+    "DUALFACE_DEAD_AFTER_S": "3.5",
     # Within a test's patience, so that its log says where a process hung.
     "DUALFACE_STALL_S": "30",
     # And a worker that Celery has stuck with is another one by then.

@@ -20,10 +20,11 @@ pytestmark = pytest.mark.timeout(300)
 SLOW = [
     {"stage": stage, "kind": "slow", "item": item, "pause_s": pause}
     for stage, item, pause in (
-        ("decode", "split", 0.3),
+        ("decode", "split", 0.6),
         ("infer", "*", 0.5),
         ("compose", "*", 0.05),
         ("encode", "*", 0.2),
+        ("encode", "mux", 1.0),
     )
 ]
 

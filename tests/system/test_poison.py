@@ -41,7 +41,6 @@ def calm(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(folder: Path, *drills: Mapping[str, object], **settings: str) -> Iterator[Home]:
     chosen = {
         "segment_target_s": "1",
-        "dead_after_s": "2",
         # Longer than a busy machine keeps a niced worker waiting; a hang costs so much.
         "stall_s": "10",
         "batch_frames": "32",

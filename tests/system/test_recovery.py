@@ -85,7 +85,11 @@ def check(home: Home, calm: Calm, done: Ended) -> None:
 
 
 def test_killed_pool_children_change_nothing(home: Home, calm: Calm) -> None:
-    run = home.start("run", calm.source, "-o", "out.mp4")
+    # So that it is still at work when the last of them are killed.
+    slow = {"DUALFACE_DRILLS": '[{"stage": "encode", "kind": "slow", "pause_s": 0.03}]'}
+    run = replace(home, settings={**home.settings, **slow}).start(
+        "run", calm.source, "-o", "out.mp4"
+    )
     for count, stage in enumerate(STAGES, 1):
         wait_for_chunks(home, run, 2 * count)
         kill(home.worker(stage).children())

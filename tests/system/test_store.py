@@ -53,7 +53,8 @@ def picture(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def home(s3: S3Server, proxy: Proxy, tmp_path: Path) -> Iterator[Home]:
     """One whose store is behind the proxy, and whose workers take silence for an outage soon."""
     settings = s3.settings(BUCKET, PREFIX, proxy.port)
-    with home_in(tmp_path, **settings, s3_timeout_s="1") as made:
+    # Nobody dies here, however long a busy machine keeps a worker waiting.
+    with home_in(tmp_path, **settings, s3_timeout_s="1", dead_after_s="30") as made:
         yield made
 
 
