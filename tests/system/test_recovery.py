@@ -80,7 +80,7 @@ def check(home: Home, calm: Calm, done: Ended) -> None:
     assert done.code == 0, done.said
     assert "Traceback" not in done.said
     assert not home.stalled(), home.about()
-    assert picture_hash(home.results / "out.mp4") == calm.picture
+    assert picture_hash(home.results / "out.mp4") == calm.picture, done.said + home.about()
     assert home.leftovers() == []
 
 
