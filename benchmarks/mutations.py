@@ -339,7 +339,7 @@ def _measured(number: int, clip: Clip, what: str, folder: Path) -> Outcome:
     """Examine one file in this process."""
     path = folder / f"input{clip.suffix}"
     path.write_bytes(clip.data)
-    gc.collect()  # what a parent left half closed is not this file's doing
+    gc.collect()  # what the file before left half closed is not this one's doing
     files, before = len(os.listdir("/proc/self/fd")), _reset_peak()
     began, detail = time.monotonic(), ""
     work = folder / "work"
@@ -380,6 +380,9 @@ def _peak() -> int:
 
 def _serve(connection: Connection, clips: Sequence[Clip], seed: int, memory_mib: int) -> None:
     """A child: examine what it is told to until the parent hangs up."""
+    # What the parent left to the collector stays there: a decoder's threads are not in a fork, and
+    # to close it here would wait for them for ever.
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     av.logging.set_level(None)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -139,7 +139,8 @@ class Runtime:
 
     def forget(self, message: BatchMessage) -> bool:
         """The batch's frames are lost: it is decoded again, as are those parked behind it. False
-        when it has moved on meanwhile, and nothing is lost."""
+        when it has moved on meanwhile, and nothing is lost. To have taken it up was no try."""
+        self.ledger.let_go(message.job, message.item, self.worker, untried=True)
         forgotten = self.ledger.forget_batch(message)
         for each in forgotten:
             self.release(each.slot)

@@ -1,9 +1,10 @@
-"""Ending processes that may end by themselves at the same moment."""
+"""Processes of tests: begun by forking, and ended when they may end by themselves."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import psutil
@@ -17,6 +18,13 @@ def kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def run_forked(work: Callable[..., object], *args: object) -> None:
+    """Call `work` in a fork of the tests' process. What other tests left to the collector stays
+    there: a decoder's threads are not in the fork, and to close it here would wait for ever."""
+    gc.freeze()
+    work(*args)
 
 
 def kill_worker(process: subprocess.Popen[bytes], redis_url: str) -> None:

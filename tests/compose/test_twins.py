@@ -1,4 +1,5 @@
-"""Two workers on one batch: one that seemed dead, and the one that took its place."""
+"""Two workers on one batch: one that seemed dead, and the one that took its place; and a batch
+whose frames are lost."""
 
 from __future__ import annotations
 
@@ -110,3 +111,20 @@ def test_one_that_fails_late_does_not_take_the_slot_from_its_heir(
             compose_batch(made.runtime, message, [Interrupted(fails)])
         (lease,) = heir.leases.look("slots:t:composed").leases
         assert lease.holder == "j/0:0"
+
+
+def test_lost_frames_are_no_try_of_whoever_finds_that(redis: Connection, tmp_path: Path) -> None:
+    """Else another engine, or none, would make the batch after a restart or two of its arena."""
+    with bench(redis, tmp_path, attempts=2) as made:
+        made.begin()
+        renderer = Interrupted(lambda: None)
+        for _ in range(5):
+            lost = batch(made)
+            made.runtime.release(lost.slot)
+            compose_batch(made.runtime, lost, [renderer])
+            assert list(made.runtime.ledger.flights("j")) == []
+        message = batch(made)
+        compose_batch(made.runtime, message, [renderer])
+        (flight,) = made.runtime.ledger.flights("j")
+        assert flight.stage == "encode"
+        assert redis.hget("df:job:j:tries", "compose 0:0") == "1"

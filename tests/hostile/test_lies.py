@@ -24,6 +24,7 @@ from shared.media.probe import probe
 from shared.settings import SourceLimits
 from tests.encode.pictures import encode, encode_all, output, source
 from tests.hostile.files import Mp4
+from tests.processes import run_forked
 from tests.videos import CLOSED_GOP_X264, OPEN_GOP_X264, VideoSpec, make_video, numbered_frame
 
 CLIP = replace(CLOSED_GOP_X264, bframes=0, frames=24)
@@ -316,7 +317,7 @@ def test_samples_that_are_no_sound_do_not_stop_the_encoder(
     sounds = tuple(sound.model_copy(update={"copied": False}) for sound in facts.sounds)
     assert sounds
     child = multiprocessing.get_context("fork").Process(
-        target=joined, args=(path, work, facts.model_copy(update={"sounds": sounds}))
+        target=run_forked, args=(joined, path, work, facts.model_copy(update={"sounds": sounds}))
     )
     child.start()
     child.join(60)

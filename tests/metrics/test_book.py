@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.metrics import Meter
 from shared.metrics.book import FileBook, fold, render
 from shared.metrics.catalogue import FRAMES, JOBS, METRICS, STAGE_BATCH
+from tests.processes import run_forked
 from tests.waiting import wait_until
 
 FORK = multiprocessing.get_context("fork")
@@ -25,7 +26,7 @@ FORK = multiprocessing.get_context("fork")
 
 def start(work: Callable[..., None], *args: object) -> multiprocessing.process.BaseProcess:
     """Run `work` in a process of its own: this one never opens a book."""
-    process = FORK.Process(target=work, args=args)
+    process = FORK.Process(target=run_forked, args=(work, *args))
     process.start()
     return process
 
