@@ -10,11 +10,6 @@ from shared.jobs import JobSpec, JobState, OutputPlan, SourceInfo
 from shared.ledger.base import ENDED, LIVE, Base, key_of
 from shared.ledger.records import Facts, JobResult
 
-PARTS = (
-    "segments", "ready", "running", "batches", "losses", "redo", "flight", "faces",
-    "plans", "parked", "chunks", "tracker", "hands", "tries", "why", "replaced",
-)  # fmt: skip
-
 
 class Jobs(Base):
     """A job, and its pieces of work in somebody's hands."""
@@ -87,11 +82,6 @@ class Jobs(Base):
     def ended(self) -> list[str]:
         """Jobs that ended and were not cleaned up after yet."""
         return [str(job) for job in self._redis.smembers(ENDED)]
-
-    def forget(self, job: str) -> None:
-        """Drop everything of an ended job but its record."""
-        self._redis.delete(*(f"{key_of(job)}:{part}" for part in PARTS))
-        self._redis.srem(ENDED, job)
 
     def drop(self, job: str) -> None:
         """Drop the record too."""

@@ -120,7 +120,7 @@ def test_a_list_shows_ended_jobs_as_they_are_now(api: Served) -> None:
         ledger.fail(name, ErrorCode.TOO_DAMAGED, "Broken.")
     assert [job["state"] for job in listed().values()] == ["failed"] * 3
     for name in ("again", "gone"):
-        ledger.forget(name)  # what cleaning up after them ends with
+        ledger.cleaned(name)  # what cleaning up after them ends with
     ledger.submit("again", ledger.spec("again"), "ann")
     ledger.drop("gone")
     ledger.add("spent", cpu_ms_encode=1500.0)

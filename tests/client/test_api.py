@@ -285,7 +285,7 @@ def test_a_job_is_not_repeated_twice_for_a_lost_answer(
 ) -> None:
     job = api.job("a")
     api.service.ledger.fail(job, ErrorCode.TOO_DAMAGED, "Broken.")
-    api.service.ledger.forget(job)
+    api.service.ledger.cleaned(job)
     api.service.store.write(f"jobs/{job}/source.mp4", [b"x"])
     proxy.set(Fault("cut", after_bytes=20, times=1))
     with pytest.raises(UnreachableError):

@@ -327,7 +327,7 @@ def test_jobs_are_ended_and_begun_again_one_by_one(api: Served, dualface: Dualfa
     ]  # fmt: skip
     assert live(api) == []
     api.service.store.write("jobs/a/source.mp4", [b"x"])
-    api.service.ledger.forget("a")
+    api.service.ledger.cleaned("a")
     assert dualface("retry", "a").out.split() == ["a", "queued"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from shared.errors import ErrorCode, PermanentError, TemporaryError
 from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Ledger, Losses
+from shared.ledger.agenda import GRACE_S
 from shared.messages import BatchMessage, ForeignBatch, ReplaceMessage
 from shared.redisdb import Connection
 from shared.workers import PREFIX
@@ -336,17 +337,17 @@ def test_nothing_happens_to_a_job_that_ended(ledger: Ledger) -> None:
     assert ledger.ended() == ["j"]
 
 
-def test_a_forgotten_job_leaves_only_its_record_and_that_expires(
+def test_a_job_that_was_cleaned_up_after_leaves_only_its_record_and_that_expires(
     ledger: Ledger, redis: Connection
 ) -> None:
     begin(ledger)
     ledger.send(batch_message("0:0"), "infer", "w")
     ledger.put_faces(batch_message("0:0"), "[]")
     ledger.finish("j", JobResult(key="k", frames=1))
-    ledger.forget("j")
+    ledger.cleaned("j")
     keys = {str(key) for key in redis.scan_iter(match="df:job*")}
     assert keys == {"df:job:j", "df:job:j:events"}
-    assert all(0 < int(redis.ttl(key)) <= 60 for key in keys)
+    assert all(0 < int(redis.ttl(key)) <= 60 + GRACE_S for key in keys)
 
 
 def test_a_batch_that_moved_on_is_not_forgotten(ledger: Ledger) -> None:
