@@ -69,6 +69,12 @@ def twin_of(runtime: Runtime) -> Runtime:
     return replace(runtime, worker="heir")
 
 
+def succeed(dead: Runtime, message: BatchMessage, heir: Runtime) -> None:
+    """What the coordinator does with a worker that is silent, and who comes after it."""
+    dead.ledger.let_go("j", message.name, dead.worker)
+    assert heir.ledger.enter(message, "compose", heir.worker)
+
+
 def test_the_late_one_leaves_the_batch_and_its_slots_to_its_heir(
     redis: Connection, tmp_path: Path
 ) -> None:
@@ -76,12 +82,8 @@ def test_the_late_one_leaves_the_batch_and_its_slots_to_its_heir(
         made.begin()
         message, heir = batch(made), twin_of(made.runtime)
 
-        def seems_dead() -> None:
-            """What the coordinator does with a worker that is silent, and who comes after it."""
-            made.runtime.ledger.let_go("j", message.name, made.runtime.worker)
-            assert heir.ledger.enter(message, "compose", heir.worker)
-
-        compose_batch(made.runtime, message, [Interrupted(seems_dead)])
+        succession = Interrupted(lambda: succeed(made.runtime, message, heir))
+        compose_batch(made.runtime, message, [succession])
         assert [each.stage for each in heir.ledger.flights("j")] == ["compose"]
         assert heir.still_holds(message.slot)
         # The heir renders from what is still there, and its slot is nobody else's to give back.
@@ -103,8 +105,7 @@ def test_one_that_fails_late_does_not_take_the_slot_from_its_heir(
         message, heir = batch(made), twin_of(made.runtime)
 
         def fails() -> None:
-            made.runtime.ledger.let_go("j", message.name, made.runtime.worker)
-            assert heir.ledger.enter(message, "compose", heir.worker)
+            succeed(made.runtime, message, heir)
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
