@@ -231,7 +231,7 @@ def test_a_job_that_fails_is_told_of_and_made_again_by_request_only(
         drop(talk, folder, "next.mp4")
         wait_until(lambda: it.of("sent"), "the next one")
     assert it.of("sent") == ["next.mp4"]
-    api.service.ledger.forget(job)  # as the coordinator does when it has cleaned up
+    api.service.ledger.cleaned(job)  # as the coordinator does when it has cleaned up
     for other in live(api):
         api.service.ledger.cancel(other)
     with watching(api.url, key, folder, out, retry_failed=True) as it:
