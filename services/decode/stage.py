@@ -246,6 +246,7 @@ class _Batches:
         self._runtime = runtime
         self._message = message
         self._source = facts.source
+        self._slot_bytes = runtime.ledger.slot_bytes(message.job)
         self._open: _Open | None = None
         self.count = 0
         self.dropped = 0
@@ -311,7 +312,7 @@ class _Batches:
         if not runtime.ledger.wanted(job, segment, self.count):
             return _Open(None, None)
         arena = runtime.arenas.current(runtime.settings.arena)
-        if arena.descriptor.slot_bytes < runtime.ledger.slot_bytes(job):
+        if arena.descriptor.slot_bytes < self._slot_bytes:
             # Made anew since this was sent here; the coordinator knows another, or says what to do.
             raise _GaveBackError
         lease = runtime.leases.acquire(
