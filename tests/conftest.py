@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,11 +69,41 @@ def no_settings_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 @pytest.fixture(autouse=True)
 def no_settings_of_other_tests(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    process_as_it_was: None,  # noqa: ARG001 - looks after monkeypatch has undone its changes
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nor what another test has set, or has probed."""
     folder = tmp_path_factory.getbasetemp() / f"config-{uuid.uuid4().hex[:8]}"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder))
+
+
+def _of_this_process() -> dict[str, object]:
+    """What a test may change for every later one, and for every process that those start."""
+    limits = {
+        name: resource.getrlimit(getattr(resource, name))
+        for name in dir(resource)
+        if name.startswith("RLIMIT_")
+    }
+    handlers = {each.name: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    mask = os.umask(0)
+    os.umask(mask)
+    return {
+        **limits,
+        **handlers,
+        "scheduling": (os.sched_getscheduler(0), os.nice(0), os.sched_getaffinity(0)),
+        "umask": mask,
+        "folder": Path.cwd(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """No test leaves the process otherwise than it was."""
+    before = _of_this_process()
+    yield
+    after = _of_this_process()
+    assert {name: after[name] for name in after if after[name] != before[name]} == {}
 
 
 @pytest.fixture(scope="session")

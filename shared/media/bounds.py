@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,26 +32,61 @@ def plain_time(ticks: int | None) -> int | None:
     return ticks if ticks is not None and -PLAIN_TIMES < ticks < PLAIN_TIMES else None
 
 
+class _Bounds:
+    """Those in force in this process: the least counts, whoever came first and whoever ends first.
+
+    Generators keep theirs while they wait, so that the ends need not come in order.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes: dict[object, int] = {}
+        self._without = (0, 0)
+
+    def add(self, most_bytes: int) -> object:
+        """Put a bound in force; returns what takes it away again."""
+        token = object()
+        with self._lock:
+            if not self._bytes:
+                self._without = resource.getrlimit(resource.RLIMIT_DATA)
+            self._bytes[token] = most_bytes
+            self._apply()
+        return token
+
+    def remove(self, token: object) -> None:
+        """Take a bound away."""
+        with self._lock:
+            del self._bytes[token]
+            self._apply()
+
+    def _apply(self) -> None:
+        soft, hard = self._without
+        known = [each for each in (soft, hard) if each != resource.RLIM_INFINITY]
+        if self._bytes:
+            soft = min([*known, *self._bytes.values()])
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+_bounds = _Bounds()
+
+
 @contextmanager
 def memory_at_most(mib: int) -> Iterator[None]:
     """Let this process allocate at most `mib` more than it has, until the context ends.
 
     The only bound that also holds inside demuxers and decoders, which allocate what a header asks
     for: there an allocation fails and they report it. Shared memory does not count (RLIMIT_DATA).
-    Not for several threads at a time. Raises PermanentError TOO_LARGE in place of MemoryError.
+    It is the whole process's, and inherited by processes started meanwhile. Several may be in
+    force, begun and ended in any order: the least counts, and with the last one the limit is what
+    it was. Raises PermanentError TOO_LARGE in place of MemoryError.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _data_bytes() + mib * MIB
-    resource.setrlimit(
-        resource.RLIMIT_DATA,
-        (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard),
-    )
+    token = _bounds.add(_data_bytes() + mib * MIB)
     try:
         yield
     except MemoryError as error:
         raise out_of_memory(mib) from error
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        _bounds.remove(token)
 
 
 def out_of_memory(mib: int) -> PermanentError:
