@@ -47,7 +47,7 @@ else
 	@$(BIN)/dualface run "$(INPUT)" $(if $(OUTPUT),--output "$(OUTPUT)",--out out) $(ARGS)
 endif
 
-check: setup  ## Format, lint, types, import contracts, CUDA kernels where there is nvcc
+check: setup  ## Format, lint, types, import contracts, CUDA kernels where there is nvcc or NVRTC
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -55,9 +55,11 @@ check: setup  ## Format, lint, types, import contracts, CUDA kernels where there
 	@$(MAKE) --no-print-directory kernels
 
 # For one architecture of each generation that this nvcc knows, from Turing (7.5) on; the outcome is
-# thrown away.
+# thrown away. Without nvcc by NVRTC, which is a package of GPU=1: too large to install for all.
+COMPILES := $(or $(GPU_PYTHON),$(wildcard .venv-gpu/bin/python),$(BIN)/python)
+
 kernels:
-	@command -v $(NVCC) >/dev/null || { echo "No nvcc here: CUDA kernels not compiled"; exit 0; }; \
+	@command -v $(NVCC) >/dev/null || { $(COMPILES) -m tests.cuda.nvrtc; exit $$?; }; \
 	for each in $$($(NVCC) --list-gpu-arch | sed -nE 's/^compute_(75|[89]0|1[0-9]0)$$/\1/p'); do \
 	  code="$$code -gencode arch=compute_$$each,code=sm_$$each"; \
 	done; \

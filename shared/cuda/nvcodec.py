@@ -52,7 +52,11 @@ def library() -> Any:
 
 
 def errors(nvc: Any) -> tuple[type[Exception], ...]:
-    """What the library raises: two kinds of its own, and C++'s as pybind11 renames them."""
+    """What the library raises: two kinds of its own, and C++'s as pybind11 renames them.
+
+    CreateDecoder alone ends the process, with a line on stderr, where CUDA does not work
+    (cuInit, cuDevicePrimaryCtxRetain): ask the device something before.
+    """
     return (nvc.PyNvVCException, nvc.PyNvVCExceptionUnsupported, RuntimeError, ValueError)
 
 

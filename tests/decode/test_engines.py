@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,22 @@ CLIPS = {
 }
 ALL = 9.0
 """Seconds: one segment."""
+
+
+def referring(codec: str, references: int, more: str = "") -> VideoSpec:
+    """A stream without container, whose pictures refer to at most so many; all of one size."""
+    named, quiet = ("x264", "") if codec == "h264" else ("x265", ":log-level=none:pools=1")
+    options = f"ref={references}:scenecut=0{quiet}{more}"
+    return VideoSpec(
+        codec=f"lib{named}",
+        container=codec,
+        time_base=Fraction(1, 25),
+        size=SIZE,
+        frames=20,
+        gop=20,
+        bframes=0,
+        options={f"{named}-params": options},
+    )
 
 
 class Bench:
@@ -303,6 +321,50 @@ def test_pictures_of_another_height_that_are_coded_in_the_same_one_are_whole(
         assert bench.frames(file, segment, source) == expected, size
 
 
+@pytest.mark.parametrize(("codec", "most"), [("h264", 16), ("hevc", 8)])
+def test_a_stream_that_refers_to_more_pictures_than_the_one_before_is_whole(
+    bench: Bench, codec: str, most: int, tmp_path: Path
+) -> None:
+    for references in (1, most, 1):
+        path = make_video(tmp_path / f"clip.{codec}", referring(codec, references))
+        source = probe(path)
+        ((segment, file),) = pieces(path, tmp_path, ALL)
+        expected = read(PyAvDecoder(1), file, segment, source)
+        assert bench.frames(file, segment, source) == expected, references
+
+
+def test_segments_of_one_job_that_refer_to_more_pictures_than_others_are_whole(
+    bench: Bench, tmp_path: Path
+) -> None:
+    path = tmp_path / "both.ts"
+    timed = replace(referring("h264", 1), container=None, time_base=Fraction(1, 90000))
+    later = replace(timed, options=referring("h264", 16).options, start_pts=20 * 3600)
+    parts = [make_video(tmp_path / "1.ts", timed), make_video(tmp_path / "16.ts", later)]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    source, found = probe(path), pieces(path, tmp_path)
+    assert len(found) == 2
+    for segment, file in found:
+        expected = read(PyAvDecoder(1), file, segment, source)
+        assert bench.frames(file, segment, source) == expected
+
+
+def test_a_segment_with_parameter_sets_to_choose_from_is_refused_before_the_first_frame(
+    nvdec: Callable[..., Bench], opened: list[object], tmp_path: Path
+) -> None:
+    """Its pictures may turn to the other set, and its references, at any keyframe."""
+    first = make_video(tmp_path / "a.h264", referring("h264", 1)).read_bytes()
+    second = make_video(tmp_path / "b.h264", referring("h264", 16, ":sps-id=1")).read_bytes()
+    slice_at = second.index(b"\0\0\1\x65")
+    path = tmp_path / "both.h264"
+    path.write_bytes(second[:slice_at] + first + second)
+    ((segment, file),) = pieces(path, tmp_path, ALL)
+    bench = nvdec()
+    with pytest.raises(EngineError, match="several parameter sets") as caught:
+        next(bench.decoder.decode(file, segment, probe(path)))
+    assert not caught.value.able
+    assert opened == []
+
+
 def test_an_idle_session_that_was_closed_is_opened_again(
     nvdec: Callable[..., Bench], opened: list[object], tmp_path: Path
 ) -> None:
@@ -402,6 +464,38 @@ def test_a_lost_device_is_told_from_a_broken_decoder(
         list(nvdec(FAULTS="nvdec-lost=3").decoder.decode(*one(tmp_path)))
 
 
+def ends(code: int) -> None:
+    """In place of os._exit."""
+    raise SystemExit(code)
+
+
+def test_the_double_of_the_library_ends_the_process_where_cuda_is_lost(
+    nvdec: Callable[..., Bench],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As the real one does."""
+    with pytest.raises(DeviceLostError):
+        list(nvdec(FAULTS="nvdec-lost=3").decoder.decode(*one(tmp_path)))
+    import PyNvVideoCodec
+
+    monkeypatch.setattr(os, "_exit", ends)
+    with pytest.raises(SystemExit):
+        PyNvVideoCodec.CreateDecoder(maxwidth=192, maxheight=160, usedevicememory=True)
+    assert "[FATAL]" in capfd.readouterr().err
+
+
+def test_a_device_that_was_lost_before_a_decoder_is_opened_is_told_and_ends_no_process(
+    nvdec: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, (file, segment, source) = nvdec(FAULTS="nvdec-lost=3"), one(tmp_path)
+    monkeypatch.setattr(os, "_exit", ends)
+    for _ in range(2):
+        with pytest.raises(DeviceLostError):
+            list(bench.decoder.decode(file, segment, source))
+
+
 def test_frames_that_are_gone_are_counted_as_lost(
     nvdec: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -457,6 +551,18 @@ def test_ffmpegs_cuda_without_a_gpu_is_refused_before_the_first_frame(
         next(decoder.decode(*one(tmp_path)))
     assert not caught.value.able
     assert decoder.report == DecodeReport(expected=24)
+
+
+@pytest.mark.parametrize("vendor", [pytest.param("gpu", marks=pytest.mark.gpu)], indirect=True)
+def test_ffmpegs_cuda_opens_and_decodes_within_the_memory_that_compose_allows_a_source(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is the process's (RLIMIT_DATA), so what CUDA takes for a context counts, too."""
+    monkeypatch.setenv("DUALFACE_SOURCE_MAX_MEMORY_MIB", "1024")
+    spec = replace(CLOSED_GOP_X264, size=(1920, 1080), frames=12)
+    file, segment, source = one(tmp_path, spec)
+    decoder = PyAvCudaDecoder(device)
+    assert read(decoder, file, segment, source) == read(PyAvDecoder(1), file, segment, source)
 
 
 class WithoutGpu(PyAvCudaDecoder):

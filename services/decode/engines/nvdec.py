@@ -13,7 +13,7 @@ from services.decode.engines.base import DecodeReport, Frames
 from services.decode.engines.sequence import read_sequence
 from services.decode.engines.surfaces import SurfaceWriter
 from services.decode.engines.times import timed
-from services.decode.packets import PacketEntry, PacketFile, PacketFlag, StreamHeader
+from services.decode.packets import PacketFile, PacketFlag, StreamHeader
 from shared.cuda import nvcodec
 from shared.cuda.device import Device
 from shared.cuda.memory import Memory
@@ -57,10 +57,12 @@ class _Pixels:
 
 @dataclass(slots=True)
 class _Open:
-    """A decoder of the library. `most`: width and height of the largest pictures it can take."""
+    """A decoder of the library. `most`: width and height of the largest pictures it can take.
+    `sets`: parameter sets of the stream that its number of surfaces is for."""
 
     decoder: Any
     pixels: _Pixels
+    sets: frozenset[bytes]
     most: tuple[int, int]
 
 
@@ -139,7 +141,7 @@ class NvdecDecoder:
                 pixels = self._pixels(packets.header, source)
                 feed = Feed(packets, report)
                 _check_sequences(feed, pixels.codec)
-                frames = self._pictures(feed, pixels, packets.entries)
+                frames = self._pictures(feed, pixels, packets)
                 for pts, frame in timed(frames, packets.entries, segment, source, report):
                     corrupt, surface = frame
                     report.concealed += corrupt
@@ -202,15 +204,18 @@ class NvdecDecoder:
     # --- decoding ---------------------------------------------------------------------------------
 
     def _pictures(
-        self, feed: Feed, pixels: _Pixels, entries: tuple[PacketEntry, ...]
+        self, feed: Feed, pixels: _Pixels, packets: PacketFile
     ) -> Iterator[tuple[int, tuple[bool, Any]]]:
         """Number of its packet, damage and surface of every frame, in display order.
 
-        A kept decoder that fails before its first frame is opened anew once: what it was opened
-        for may leave it too little for this stream, which only the driver knows.
+        A kept decoder that fails before its first frame is opened anew once: which changes of size
+        it can take, only the driver knows.
         """
+        entries = packets.entries
+        # VP9 and AV1 have none of their own; AV1's sequence header is in the container's.
+        sets = frozenset(feed.sequences or {packets.header.extradata.encode()})
         for last_try in (False, True):
-            opened, kept = self._opened(pixels)
+            opened, kept = self._opened(pixels, sets)
             begun = False
             try:
                 for frame in self._decoded(opened, feed):
@@ -244,12 +249,15 @@ class NvdecDecoder:
         while rest := opened.decoder.Decode(self._nvc.PacketData()):
             yield from rest
 
-    def _opened(self, pixels: _Pixels) -> tuple[_Open, bool]:
+    def _opened(self, pixels: _Pixels, sets: frozenset[bytes]) -> tuple[_Open, bool]:
         """A decoder for such pictures, and whether it was open already."""
         kept = self._kept
-        if kept is not None and self._fits(kept, pixels) and self._told(kept, pixels):
+        if kept is not None and self._fits(kept, pixels, sets) and self._told(kept, pixels):
+            kept.sets = sets
             return kept, True
         self.close()  # one session, one decoder
+        # Raises where CUDA does not work: CreateDecoder ends the process then.
+        self._device.free_bytes()
         nvc = self._nvc
         try:
             decoder = nvc.CreateDecoder(
@@ -263,15 +271,11 @@ class NvdecDecoder:
             )
         except self._errors as error:
             raise nvcodec.decoding_failed(error, begun=False) from error
-        self._kept = _Open(decoder, pixels, (pixels.width, pixels.height))
+        self._kept = _Open(decoder, pixels, sets, (pixels.width, pixels.height))
         return self._kept, False
 
     def _told(self, kept: _Open, pixels: _Pixels) -> bool:
-        """Tells a kept decoder of the pictures to come; False when it is beyond use.
-
-        Of the same size, too: a stream that is coded in another one would be scaled to the former's
-        else.
-        """
+        """Tells a kept decoder of the pictures to come; False when it is beyond use."""
         try:
             kept.decoder.setReconfigParams(pixels.width, pixels.height)
         except self._errors as error:
@@ -283,16 +287,19 @@ class NvdecDecoder:
         return True
 
     @staticmethod
-    def _fits(kept: _Open, pixels: _Pixels) -> bool:
+    def _fits(kept: _Open, pixels: _Pixels, sets: frozenset[bytes]) -> bool:
         """Not for another size that may be coded in the same one: the library keeps its surfaces
-        then, of which fewer rows may be written than it shows."""
+        then, of which fewer rows may be written than it shows. Nor for another stream of the same
+        size: it keeps their number then, and a stream that refers to more pictures has its
+        references overwritten, which nobody says."""
         before, (width, height) = kept.pixels, kept.most
         if (before.codec, before.bits) != (pixels.codec, pixels.bits):
             return False
         if pixels.width > width or pixels.height > height:
             return False
-        same = (before.width, before.height) == (pixels.width, pixels.height)
-        return same or _units(before) != _units(pixels)
+        if (before.width, before.height) == (pixels.width, pixels.height):
+            return kept.sets == sets
+        return _units(before) != _units(pixels)
 
     def _surface(self, frame: Any, pixels: _Pixels) -> Any:
         """The rows of Y, then those of U and V, as one array: they lie one behind the other.
@@ -328,7 +335,10 @@ def _units(pixels: _Pixels) -> tuple[int, int]:
 
 def _check_sequences(feed: Feed, codec: str) -> None:
     """Raises EngineError for what NVDEC lacks, or the library shows otherwise than other engines:
-    it leaves out how far a picture is shifted within what is coded."""
+    it leaves out how far a picture is shifted within what is coded, and has surfaces for the
+    first of several parameter sets."""
+    if len(feed.sequences) > 1:
+        raise EngineError("The segment has several parameter sets for its pictures.")
     for unit in feed.sequences:
         try:
             sequence = read_sequence(unit, codec)

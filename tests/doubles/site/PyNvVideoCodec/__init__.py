@@ -2,8 +2,9 @@
 
 Pictures are decoded and encoded by FFmpeg's software, out of and into the device memory of the
 double of CuPy. As in the real one, memory of a frame is written over by the next Decode, pictures
-of another size are scaled to the first one's unless the decoder was told, encoders give packets
-late, and errors are told by numbers in texts.
+of another size are scaled to the first one's unless the decoder was told, a decoder has surfaces
+for the first stream of a size and no more for the next, encoders give packets late, and errors are
+told by numbers in texts, but for CreateDecoder, which ends the process where CUDA does not work.
 
 Set from outside, beside what `cupy/_driver.py` says:
   DOUBLE_NVDEC_SESSIONS   decoders that one process may have open at a time (32)

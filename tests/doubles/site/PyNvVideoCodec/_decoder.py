@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -27,10 +28,13 @@ from PyNvVideoCodec._faults import (
     native,
     of_kinds,
 )
+from PyNvVideoCodec._sequence import references
 
 PITCH = 256
 """What rows are rounded up to: the real one may, by version."""
 STALE = 0xEE
+MORE_SURFACES = 4
+"""Than the parser says that a stream needs."""
 
 sessions = Sessions("nvdec", 32)
 
@@ -166,6 +170,8 @@ class PyNvDecoder:
         self._stretched = False
         self._told: Size | None = None
         self._depth = 0
+        self._needs = 0  # pictures that the stream refers to
+        self._surfaces = 0  # that there are: as many as the stream needed at the last (re)opening
         self._scaler = VideoReformatter()
 
     def __del__(self) -> None:
@@ -211,7 +217,10 @@ class PyNvDecoder:
     def _pictures(self, packet: PacketData) -> Iterator[VideoFrame]:
         try:
             if packet.bsl_data and packet.bsl:
-                given = av.Packet(ctypes.string_at(packet.bsl_data, packet.bsl))
+                data = ctypes.string_at(packet.bsl_data, packet.bsl)
+                needs = references(data, NAMES[self._codec])
+                self._needs = self._needs if needs is None else needs
+                given = av.Packet(data)
                 given.pts = packet.pts
                 yield from self._context.decode(given)
             else:
@@ -246,6 +255,8 @@ class PyNvDecoder:
         for at, plane in enumerate(pair):
             below = min(down, len(plane))
             seen[height : height + below, at : 2 * across : 2] = plane[:below, :across] << shift
+        if self._needs > self._surfaces:
+            rows[:] = STALE  # what it refers to was written over
         letters = "|u1" if size == 1 else "|u2"
         step = pitch // size  # in samples, as the real one says it
         chroma = start + pitch * height
@@ -269,6 +280,7 @@ class PyNvDecoder:
             self._is_open = True
             self._size, self._depth = size, depth
             self._coded = self._surface = coded
+            self._surfaces = self._needs + MORE_SURFACES
             self._most = (
                 _aligned(max(self._most[0], coded[0])),
                 _aligned(max(self._most[1], coded[1])),
@@ -285,6 +297,7 @@ class PyNvDecoder:
         elif self._told is not None:
             self._size = self._surface = self._told
             self._stretched, self._told = False, None
+            self._surfaces = self._needs + MORE_SURFACES
         else:
             self._stretched = True
         self._coded = coded
@@ -332,7 +345,13 @@ def CreateDecoder(
             (usedevicememory, bool),
         ),
     )
-    enter("cuInit")
+    try:
+        driver.enter()
+    except CUDARuntimeError as refused:
+        # The one call that does not raise.
+        told = f"[FATAL][00:00:00] CUDA driver API error {refused} at line 65 in file double.cpp"
+        print(told, file=sys.stderr, flush=True)
+        os._exit(1)
     if gpuid >= driver.count():
         raise error("GPU ordinal out of range. Should be within [0, 0]", 101)
     if not usedevicememory:
