@@ -87,10 +87,12 @@ def up_command(settings: Settings, *, flower: bool = False) -> int:
             # Behind the "#" it stays in the browser, which exchanges it for a session.
             console.print(f"Page and API: {stack.api_url}/#key={stack.api_key}", highlight=False)
             if flower:
+                from shared.queues.flower import JOBS_PAGE  # Celery, which only --flower asks for
+
                 chosen = stack.settings
                 password = chosen.flower_password.get_secret_value()
                 console.print(
-                    f"Flower: http://{chosen.flower_host}:{chosen.flower_port} "
+                    f"Flower: http://{chosen.flower_host}:{chosen.flower_port}{JOBS_PAGE} "
                     f"(user {chosen.flower_user}, password {password})",
                     highlight=False,
                 )

@@ -33,11 +33,10 @@ def add_command(
         redis, _ = reach(settings)
         keys = Keys(redis)
         key, secret = keys.add(owner, found, **limits)
-        signer = keys.of_owner(owner) or key
         if as_json:
-            out.line({**_shown(key), "secret": secret, "webhook_secret": signer.webhook_secret})
+            out.line({**_shown(key), "secret": secret, "webhook_secret": key.webhook_secret})
             return 0
-        out.note(f"Webhooks for {key.owner} are signed with {signer.webhook_secret}")
+        out.note(f"Webhooks for {key.owner} are signed with {key.webhook_secret}")
         out.note(f"Key {key.id} of {key.owner} ({_roles(key)}). It is shown this once:")
         print(secret)
         return 0

@@ -19,6 +19,7 @@ from client.api import (
     JobOptions,
     JobState,
     RefusedError,
+    UnauthorizedError,
     UnreachableError,
 )
 from client.api.flows import is_reference
@@ -349,7 +350,7 @@ def told(out: Out, facts: dict[str, object], name: str = "") -> Iterator[list[in
         out.line({**facts, "error": {"code": error.code, "message": error.detail}})
         codes.append(code_of_error(error))
     except DualfaceError as error:
-        out.error(begin + error.message)
+        out.error(begin + plain(error.message))
         out.line({**facts, "error": {"code": error.code.value, "message": error.message}})
         codes.append(REFUSED if isinstance(error, PermanentError) else FAILED)
     except OSError as error:
@@ -369,6 +370,8 @@ def sentence(error: ApiError) -> str:
     text = plain(error.detail)
     if isinstance(error, UnreachableError):
         return f"{text} Is it up? `dualface up` starts one; DUALFACE_API_URL names another."
+    if isinstance(error, UnauthorizedError):
+        return f"{text} Commands take the key from DUALFACE_API_KEY."
     return text
 
 

@@ -166,7 +166,7 @@ def get(job: JobArgument, as_json: JsonOption = False) -> None:
 def list_jobs(
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Only jobs that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="The latest so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="The latest so many.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,12 @@ def make_request(path: Path, output: Path, options: Options, *, dry_run: bool = 
 
 def parse_size(text: str) -> tuple[int, int]:
     """`1280x720` as numbers. Raises PermanentError for anything else."""
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
+    found = re.fullmatch("([0-9]{1,9})x([0-9]{1,9})", text.lower())
+    if found is None:
         raise PermanentError(
             ErrorCode.BAD_OPTION, f"The size {text!r} is not WIDTHxHEIGHT, for example 1280x720."
         )
-    return int(width), int(height)
+    return int(found[1]), int(found[2])
 
 
 def check_writable(output: Path, source: Path | None = None, *, dry_run: bool = False) -> None:

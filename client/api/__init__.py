@@ -10,7 +10,8 @@ flows (`flows.py`): generators that yield a step and are given its outcome. The 
 carry steps out, by blocking or by awaiting.
 
 What the service says comes as an `ApiError`; what is wrong on this side (a file, a place for one,
-no service to be found) as a `PermanentError`; `wait(timeout=)` raises TimeoutError.
+no service to be found, what can be no id or key) as a `PermanentError`; `wait(timeout=)`
+raises TimeoutError.
 """
 
 from client.api.address import Address, find_address

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import httpx
 
+from client.api.checks import checked_key, checked_url
 from shared.errors import ErrorCode, PermanentError
 from shared.settings import Settings
 
@@ -45,7 +46,7 @@ def address_for(url: str | None, key: str | None) -> Address:
     """What was given, completed by what is found. A key goes nowhere but where it belongs to: the
     environment's is not sent to another address than the environment's.
 
-    Raises PermanentError BAD_OPTION for an address that is none.
+    Raises PermanentError BAD_OPTION for an address or a key that is none.
     """
     if url is None:
         found = find_address()
@@ -56,16 +57,7 @@ def address_for(url: str | None, key: str | None) -> Address:
         settings = Settings.load()
         known = settings.api_key.get_secret_value() if settings.api_url == url else ""
         found = Address(url, known)
-    try:
-        parsed = httpx.URL(found.url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise PermanentError(
-            ErrorCode.BAD_OPTION,
-            f"The service's address {found.url!r} is not of the form https://HOST[:PORT].",
-        )
-    return found
+    return Address(checked_url(found.url), checked_key(found.key))
 
 
 def is_loopback(url: str) -> bool:

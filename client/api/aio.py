@@ -12,6 +12,7 @@ import httpx
 
 from client.api.address import address_for, is_loopback
 from client.api.bodies import OnProgress, Stamp
+from client.api.checks import usable_environment
 from client.api.errors import ApiError, BusyError
 from client.api.flows import Flows, JobOptions, JobRef, OnBegin, name_of, path_of
 from client.api.patience import Patience
@@ -41,7 +42,8 @@ class AsyncClient:
         self.address = address_for(url, key)
         self._read_s = read_s
         self._flows = Flows(patience or Patience())
-        self._http = httpx.AsyncClient(trust_env=not is_loopback(self.address.url))
+        with usable_environment():
+            self._http = httpx.AsyncClient(trust_env=not is_loopback(self.address.url))
 
     async def __aenter__(self) -> AsyncClient:
         return self

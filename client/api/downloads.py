@@ -14,7 +14,7 @@ from typing import BinaryIO
 import httpx
 
 from client.api.bodies import OnProgress
-from client.api.errors import unreadable
+from client.api.errors import elsewhere, unreadable
 from client.placing import part_of
 from shared.errors import ErrorCode, PermanentError
 
@@ -61,6 +61,8 @@ class Download:
 
     def begin(self, response: httpx.Response) -> Callable[[bytes], object]:
         """What takes the body of an answer. Raises ApiError when it is not what was asked for."""
+        if response.has_redirect_location:
+            raise elsewhere(response)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
             found = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             if found is None:

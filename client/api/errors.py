@@ -15,7 +15,8 @@
 Everything else (500, 507, an answer that can't be read) is an ApiError itself.
 
 What is wrong on this side is no ApiError but a `shared.errors.PermanentError`, with the same codes:
-a file that is missing, empty or changed while it was sent, a place that can't be written.
+a file that is missing, empty or changed while it was sent, a place that can't be written, what can
+be no address, key, id or option (`client/api/checks.py`).
 """
 
 from __future__ import annotations
@@ -108,12 +109,26 @@ def error_of(response: httpx.Response) -> ApiError:
 
 def unreachable(url: httpx.URL | str, error: httpx.RequestError) -> UnreachableError:
     """The error for a connection that failed."""
-    shown = httpx.URL(url)
-    place = f"{shown.scheme}://{shown.netloc.decode('ascii', 'replace').rpartition('@')[2]}"
     reason = str(error) or type(error).__name__
-    made = UnreachableError(UNREACHABLE, f"No answer from {place} ({reason}).")
+    made = UnreachableError(UNREACHABLE, f"No answer from {_place(httpx.URL(url))} ({reason}).")
     made.__cause__ = error
     return made
+
+
+def elsewhere(response: httpx.Response) -> ApiError:
+    """The error for an answer that leads on to another address, to which no key is sent."""
+    to = httpx.URL() if response.next_request is None else response.next_request.url
+    return ApiError(
+        UNREADABLE,
+        f"{_place(response.url)} leads on to {_place(to)}{to.path}, which is not followed: give "
+        "the service's own address (DUALFACE_API_URL).",
+        response.status_code,
+    )
+
+
+def _place(url: httpx.URL) -> str:
+    """Scheme, host and port: what stands before or behind them may be a secret."""
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace').rpartition('@')[2]}"
 
 
 def unreadable(what: str) -> ApiError:

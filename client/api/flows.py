@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypedDict, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.api.bodies import FileBody, Meter, OnProgress, Stamp, form_of, stamp_of
+from client.api.checks import check_text, checked_field, checked_id
 from client.api.downloads import Download
 from client.api.errors import (
     ApiError,
@@ -21,6 +21,7 @@ from client.api.errors import (
     ConflictError,
     NotFoundError,
     UnreachableError,
+    elsewhere,
     error_of,
     unreachable,
     unreadable,
@@ -81,14 +82,15 @@ JobRef = Job | str
 
 
 def path_of(job: JobRef, rest: str = "") -> str:
-    """The path of a job; an id can't lead elsewhere."""
-    name = job.id if isinstance(job, Job) else job
-    return f"/v1/jobs/{quote(name, safe='')}{rest}"
+    """The path of a job. Raises PermanentError BAD_OPTION for what is no id and would lead
+    elsewhere."""
+    return f"/v1/jobs/{checked_id(job.id if isinstance(job, Job) else job)}{rest}"
 
 
 def is_reference(source: str) -> bool:
     """True for what the service fetches itself, or has already; else it is a file here."""
-    return source.startswith(REFERENCES)
+    scheme, mark, _ = source.partition("://")
+    return (scheme.lower() + mark if mark else source).startswith(REFERENCES)
 
 
 class Flows:
@@ -110,6 +112,8 @@ class Flows:
             try:
                 response = yield from one(call)
                 self.heard = True
+                if response.has_redirect_location:
+                    raise elsewhere(response)
                 if not response.is_error:
                     return response
                 error = error_of(response)
@@ -136,6 +140,10 @@ class Flows:
         direct: bool | None,
     ) -> Flow[Job]:
         """See `Client.submit`."""
+        if idempotency_key is not None:
+            checked_field("The idempotency key", idempotency_key)
+        for what, value in options.items():
+            check_text(what, value)
         if isinstance(source, str) and is_reference(source):
             return (yield from self.enter(source, options, idempotency_key))
         path = Path(source)
@@ -147,6 +155,7 @@ class Flows:
 
     def enter(self, source: str, options: JobOptions, idempotency_key: str | None) -> Flow[Job]:
         """A job of a reference. Its key makes it one job, however often it is sent."""
+        check_text("source", source)
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         spec = {"source": source, **_plain(options)}
         call = Call("POST", "/v1/jobs", headers=headers, json=spec)
@@ -238,6 +247,7 @@ class Flows:
 
     def _announced(self, name: str, size: int, *, direct: bool) -> Flow[UploadLinks]:
         """One whose answer nobody heard is forgotten by the service."""
+        check_text("name", name)
         request = UploadRequest(name=name[:255], size_bytes=size, direct=direct)
         call = Call("POST", "/v1/uploads", json=request.model_dump(mode="json"))
         return self.read(UploadLinks, call)
@@ -262,7 +272,7 @@ class Flows:
 
     def drop(self, upload: str) -> Flow[None]:
         """See `Client.drop`."""
-        yield from self.asked(Call("DELETE", f"/v1/uploads/{quote(upload, safe='')}"))
+        yield from self.asked(Call("DELETE", f"/v1/uploads/{checked_id(upload)}"))
 
     def _announced_direct(self, name: str, size: int) -> Flow[UploadLinks | None]:
         try:
@@ -282,7 +292,7 @@ class Flows:
         parts = yield from together(flows, PARTS_AT_ONCE)
         call = Call(
             "POST",
-            f"/v1/uploads/{quote(links.id, safe='')}/complete",
+            f"/v1/uploads/{checked_id(links.id)}/complete",
             json=UploadedParts(parts=parts).model_dump(mode="json"),
             read_s=STORING_S,
         )

@@ -14,6 +14,7 @@ import httpx
 
 from client.api.address import Address, address_for, is_loopback
 from client.api.bodies import OnProgress, Stamp, StoppedError
+from client.api.checks import usable_environment
 from client.api.errors import ApiError, BusyError
 from client.api.flows import Flows, JobOptions, JobRef, OnBegin, name_of, path_of
 from client.api.patience import Patience
@@ -33,6 +34,7 @@ class Client:
 
     Every method raises ApiError (`client.api.errors`), and what can pass by itself is tried again
     first, as `patience` says. No method waits for ever but `wait` and `events` without a limit.
+    What can be no id, key or option is a PermanentError BAD_OPTION before anything is sent.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Client:
         """Without `url`: DUALFACE_API_URL and DUALFACE_API_KEY, else the local stack that is up.
 
         `read_s`: longest silence of a service that was asked something. Raises PermanentError
-        STACK_FAILED when there is no service to be found, BAD_OPTION for an address that is none.
+        STACK_FAILED when there is no service to be found, BAD_OPTION for an address or key that is
+        none, and for a proxy or certificates of the environment that can't be used.
         """
         self.address = address_for(url, key)
         self._read_s = read_s
         self._flows = Flows(patience or Patience())
-        self._http = httpx.Client(trust_env=not is_loopback(self.address.url))
+        with usable_environment():
+            self._http = httpx.Client(trust_env=not is_loopback(self.address.url))
 
     def __enter__(self) -> Client:
         return self

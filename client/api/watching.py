@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 
-from client.api.errors import ApiError, BusyError, error_of, unreachable
+from client.api.checks import checked_field
+from client.api.errors import ApiError, BusyError, elsewhere, error_of, unreachable
 from client.api.flows import Flows, JobRef, path_of
 from client.api.steps import Call
 from client.api.stream import SILENCE_S, Reader, Told
@@ -25,7 +26,7 @@ class Watch:
     def __init__(self, flows: Flows, job: JobRef, after: str | None) -> None:
         self._flows = flows
         self._path = path_of(job, "/events")
-        self._after = after
+        self._after = after and checked_field("The id of an event", after)
         self._reader = Reader()
         self._tried = 0
         self._error: ApiError | None = None
@@ -48,6 +49,8 @@ class Watch:
         if response.status_code == httpx.codes.NO_CONTENT:
             self.over = True  # the job has ended, and all was told
             return False
+        if response.has_redirect_location:
+            raise elsewhere(response)
         if response.is_error:
             self._error = error_of(response)
             return False
@@ -68,8 +71,8 @@ class Watch:
 
     def wait_s(self) -> float:
         """Seconds until the next round. Raises ApiError when there is to be none."""
-        # A stream that ends without a word is one that the service had no room for, or that was
-        # cut off by its restart.
+        # A stream that ends without a word was cut off by the service's restart, or an older one
+        # had no room for it.
         error = self._error or BusyError("ended", "The service does not let this job be watched.")
         wait_s = self._flows.patience.wait_s(error, max(1, self._tried), heard=self._flows.heard)
         if wait_s is None:

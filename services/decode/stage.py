@@ -52,7 +52,7 @@ def split_job(runtime: Runtime, message: SplitMessage) -> None:
 
         fetch_source(runtime, job, spec.source, source_key)
     with runtime.store.local(source_key) as path, runtime.store.scratch() as folder:
-        source = probe(path, spec.container)
+        source = probe(path, spec.container, name=spec.name)  # its own in the store nobody knows
         output = plan_output(spec, source)
         slot_bytes = runtime.arenas.smallest_slot_bytes()
         layouts = (

@@ -69,15 +69,18 @@ _RANGE_UNKNOWN, _RANGE_FULL = 0, 2
 _UNSPECIFIED = 2
 
 
-def open_source(path: Path, limits: SourceLimits | None = None) -> InputContainer:
+def open_source(
+    path: Path, limits: SourceLimits | None = None, name: str | None = None
+) -> InputContainer:
     """Open a file from outside, confined to itself; the caller closes it.
 
-    `limits` default to those of the environment. Raises PermanentError when the file is missing,
-    empty, too large or no video container.
+    `limits` default to those of the environment. `name`: what sentences call the file, as in
+    `shared.media.sniff.shown_name`. Raises PermanentError when the file is missing, empty, too
+    large or no video container.
     """
     limits = limits or SourceLimits.load()
-    refuse_obvious(path, limits.size_bytes)
-    source = _opened(path, limits)
+    refuse_obvious(path, limits.size_bytes, name)
+    source = _opened(path, limits, name)
     try:
         _check_streams(source, limits)
         _check_packets(source, path.stat().st_size, limits)
@@ -89,7 +92,7 @@ def open_source(path: Path, limits: SourceLimits | None = None) -> InputContaine
     return source
 
 
-def _opened(path: Path, limits: SourceLimits) -> InputContainer:
+def _opened(path: Path, limits: SourceLimits, name: str | None) -> InputContainer:
     memory_mib = min(limits.memory_mib, _HEADER_MIB)
     try:
         with memory_at_most(memory_mib):
@@ -109,7 +112,7 @@ def _opened(path: Path, limits: SourceLimits) -> InputContainer:
     except av.error.ExitError as error:
         raise slow_reading(limits) from error
     except (av.error.FFmpegError, ValueError, UnicodeError) as error:
-        raise explain_unreadable(path, error) from error
+        raise explain_unreadable(path, error, name) from error
     except PermanentError as error:
         # What FFmpeg says where a stream too many can't be made, too.
         raise too_large(
@@ -179,15 +182,19 @@ def long_video(seconds: float, limits: SourceLimits) -> PermanentError:
 
 
 def probe(
-    path: Path, container: Container = "mp4", limits: SourceLimits | None = None
+    path: Path,
+    container: Container = "mp4",
+    limits: SourceLimits | None = None,
+    name: str | None = None,
 ) -> SourceInfo:
     """Measure the source at `path`; `container` is the result's, for which sounds can be copied.
 
     Reads the headers and the first packets and decodes at most 48 frames. Raises PermanentError
     when there is no picture to work with or it exceeds `limits` (default: the environment's).
+    `name`: as in `open_source`.
     """
     limits = limits or SourceLimits.load()
-    with open_source(path, limits) as source, memory_at_most(limits.memory_mib):
+    with open_source(path, limits, name) as source, memory_at_most(limits.memory_mib):
         stream = choose_video(source)
         _check_size(stream.codec_context.width, stream.codec_context.height, limits)
         if stream.frames > limits.frames:

@@ -28,9 +28,12 @@ _PLAYLISTS = (
 _BOM = b"\xef\xbb\xbf"
 
 
-def refuse_obvious(path: Path, most_bytes: int) -> None:
-    """Raise PermanentError for what needs no demuxer to be refused; also for playlists."""
-    name = shown_name(path)
+def refuse_obvious(path: Path, most_bytes: int, name: str | None = None) -> None:
+    """Raise PermanentError for what needs no demuxer to be refused; also for playlists.
+
+    `name`: as in `shown_name`.
+    """
+    name = shown_name(path, name)
     if not path.exists():
         raise PermanentError(
             ErrorCode.SOURCE_MISSING, f"There is no file {name}: check its name and place."
@@ -50,27 +53,34 @@ def refuse_obvious(path: Path, most_bytes: int) -> None:
             f"{name} has {size} bytes, more than the {most_bytes} allowed "
             "(DUALFACE_SOURCE_MAX_SIZE_BYTES): cut or compress it first.",
         )
-    kind = _kind(_head(path))
+    kind = _kind(_head(path, name))
     if kind is not None:
         raise PermanentError(ErrorCode.NOT_A_VIDEO, f"{name} is {kind}, not a video.")
 
 
-def shown_name(path: Path) -> str:
-    """The file's name for a sentence: control characters would break or colour the line."""
+def shown_name(path: Path, name: str | None = None) -> str:
+    """The file's name for a sentence: control characters would break or colour the line.
+
+    `name`: what people call it, where that is not the name it lies under; "" where they have none.
+    """
+    called = path.name if name is None else name
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in path.name
+        for each in called or "The file"
     )
 
 
-def explain_unreadable(path: Path, error: Exception) -> PermanentError:
-    """The PermanentError for a file that no allowed demuxer could open because of `error`."""
-    name = shown_name(path)
+def explain_unreadable(path: Path, error: Exception, name: str | None = None) -> PermanentError:
+    """The PermanentError for a file that no allowed demuxer could open because of `error`.
+
+    `name`: as in `shown_name`.
+    """
+    name = shown_name(path, name)
     if isinstance(error, PermissionError):
         return PermanentError(
             ErrorCode.SOURCE_UNREADABLE, f"{name} may not be read: check its permissions."
         )
-    if b"ftyp" in _head(path)[4:8] and not _has_box(path, b"moov"):
+    if b"ftyp" in _head(path, name)[4:8] and not _has_box(path, b"moov"):
         return PermanentError(
             ErrorCode.SOURCE_UNREADABLE,
             f"{name} has no MP4 header (moov): the recording or upload was cut off, "
@@ -83,13 +93,13 @@ def explain_unreadable(path: Path, error: Exception) -> PermanentError:
     )
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, name: str) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:
         raise PermanentError(
-            ErrorCode.SOURCE_UNREADABLE, f"{shown_name(path)} can't be read: {error.strerror}."
+            ErrorCode.SOURCE_UNREADABLE, f"{name} can't be read: {error.strerror}."
         ) from error
 
 

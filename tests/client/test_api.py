@@ -11,7 +11,8 @@ import random
 import threading
 import tracemalloc
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import get_type_hints
 
@@ -257,7 +258,7 @@ def test_errors_have_the_services_code_and_sentence_and_a_class_to_branch_on(
     with reader, pytest.raises(ForbiddenError):
         reader.submit(video(10))
     with pytest.raises(NotFoundError):
-        client.get("../../healthz")
+        client.get("nothing")
     with pytest.raises(InvalidError, match="crf"):
         client.submit("https://videos.example.com/a.mp4", crf=99)
     _, secret = api.service.keys.add("bob", (Role.SUBMIT,), most_live=1)
@@ -307,6 +308,54 @@ def test_what_is_no_service_of_ours_is_no_answer() -> None:
         site.scripts["/v1/jobs/x"] = lambda _, wire: wire.answer("200 OK", b"<html>hello</html>")
         with pytest.raises(ApiError, match="can't read"):
             client.get("x")
+
+
+def test_what_can_be_no_id_key_or_option_is_refused_before_anything_is_sent(
+    video: MakeVideo, tmp_path: Path
+) -> None:
+    path, target = video(10), tmp_path / "out"
+    with website(None) as site, Client(f"http://127.0.0.1:{site.port}", "df_x") as client:
+
+        def refuses(ask: Callable[[], object]) -> None:
+            with pytest.raises(PermanentError) as caught:
+                ask()
+            assert caught.value.code is ErrorCode.BAD_OPTION
+
+        for key in ("", " ", " a", "a ", "a\nb", "ü", "\udcff", "a" * 256):
+            refuses(partial(client.submit, path, idempotency_key=key))
+            refuses(partial(client.submit, "https://h/a.mp4", idempotency_key=key))
+        for job in ("", ".", "..", "a/report", "../x", "a%2Fb", "a b", "ü", "\udcff", "a" * 65):
+            for ask in (client.get, client.cancel, client.retry, client.report, client.drop):
+                refuses(partial(ask, job))
+            refuses(partial(client.result, job, target))
+            refuses(partial(list, client.events(job)))
+        refuses(partial(list, client.events("a", after="1-0\r\n")))
+        refuses(partial(client.submit, path, detector="\udcff"))
+        refuses(partial(client.submit, path, name="\udcff"))
+        refuses(partial(client.upload, path, name="\udcff"))
+        refuses(partial(client.submit, "https://h/\udcff"))
+    assert site.asked == []
+
+
+def test_an_answer_that_leads_elsewhere_is_neither_followed_nor_taken_for_a_file(
+    tmp_path: Path,
+) -> None:
+    with website(None) as site, website(None) as other:
+        secret = f"http://me:pass@127.0.0.1:{other.port}/login?token=secret"
+        for rest in ("", "/tracks", "/events"):
+            site.scripts[f"/v1/jobs/a{rest}"] = lambda _, wire: wire.answer(
+                "301 Moved Permanently", b"moved", location=secret
+            )
+        with Client(f"http://127.0.0.1:{site.port}", "df_secret", patience=QUICK) as client:
+            for ask in (
+                lambda: client.get("a"),
+                lambda: client.tracks("a", tmp_path / "tracks.gz"),
+                lambda: list(client.events("a")),
+            ):
+                with pytest.raises(ApiError) as caught:
+                    ask()
+                assert f"leads on to http://127.0.0.1:{other.port}/login, " in str(caught.value)
+    assert (other.asked, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_waits_grow_are_shortened_at_random_and_follow_what_was_asked_for() -> None:
@@ -589,6 +638,28 @@ def test_a_key_goes_only_to_the_address_that_it_is_for(
     assert address_for(None, None) == ("https://a.example.com", "df_a")
     assert address_for("https://b.example.com", None).key == ""
     assert "df_a" not in repr(Settings.load())
-    for wrong in ("ftp://a", "a.example.com", "http://"):
-        with pytest.raises(PermanentError, match="https://HOST"):
+    for wrong in (
+        *("ftp://a", "a.example.com", "http://", "http://a..b", f"http://{'a' * 64}", "http://a:b"),
+        *("http://a ", "http://a\n", "http://a?", "http://a#", "http://\udcff", "http://[::1"),
+        *("https://me:pass@a", "https://me:pass@a:b"),
+    ):
+        with pytest.raises(PermanentError, match="https://HOST") as caught:
             address_for(wrong, None)
+        assert "pass" not in str(caught.value)
+    for wrong in (" ", "df_a b", "df_a\n", "df_ü", "\udcff"):
+        with pytest.raises(PermanentError, match="DUALFACE_API_KEY") as caught:
+            address_for("https://a", wrong)
+        assert "df_a" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTPS_PROXY", "what://x"), ("SSL_CERT_FILE", "/nowhere.pem")]
+)
+def test_a_proxy_or_certificates_that_cant_be_used_are_named(
+    kind: type[Client | AsyncClient], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.delenv(name.lower(), raising=False)
+    with pytest.raises(PermanentError, match=name):
+        kind("https://a.example.com", "df_a")

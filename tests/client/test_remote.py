@@ -225,6 +225,18 @@ REFUSED = (
     (("submit", "https://elsewhere.example.com/a.mp4"), "elsewhere.example.com"),
     (("submit", "talk.mp4", "--size", "big"), "WIDTHxHEIGHT"),
     (("submit", "talk.mp4", "-o", "x.mov", "--codec", "av1"), "can't hold AV1"),
+    (("submit", "talk.mp4", "--size", f"{'9' * 5000}x2"), "WIDTHxHEIGHT"),
+    (("submit", "talk.mp4", "--detector", "\udcff"), "no text"),
+    (("submit", "talk.mp4", "--idempotency-key", "ü€"), "idempotency key is to be"),
+    (("submit", "talk.mp4", "--idempotency-key", ""), "idempotency key is to be"),
+    (("submit", "a\x1b.mp4"), "no file a\ufffd.mp4"),
+    (("submit", "HTTPS://elsewhere.example.com/a.mp4"), "elsewhere.example.com"),
+    (("get", ""), "'' is no job's id"),
+    (("get", "live/report"), "'live/report' is no job's id"),
+    (("wait", "../x"), "no job's id"),
+    (("cancel", ""), "no job's id"),
+    (("download", ""), "no job's id"),
+    (("retry", "."), "no job's id"),
     (("get", "nothing"), "no such job"),
     (("cancel", "nothing"), "no such job"),
     (("download", "live"), "no result"),
@@ -379,7 +391,13 @@ def test_a_key_is_shown_once_works_and_is_revoked(
     monkeypatch.setenv("DUALFACE_API_KEY", secret)
     assert dualface("list").code == 0
     assert dualface("keys", "revoke", listed["bob"]["id"]).code == 0
-    assert dualface("list").code == 2
+    said = dualface("list")
+    assert said.code == 2
+    assert "DUALFACE_API_KEY" in said.err
+    monkeypatch.setenv("DUALFACE_API_KEY", "df_ü")
+    said = dualface("list")
+    assert (said.code, said.out, len(said.err.splitlines())) == (2, "", 1)
+    assert "DUALFACE_API_KEY" in said.err
     assert api.service.keys.find(secret) is None
 
 

@@ -23,7 +23,7 @@ from shared.dial import Resolve
 from shared.errors import ErrorCode, PermanentError, TemporaryError, WorkOverError
 from shared.jobs import JobSpec, JobState
 from shared.messages import SplitMessage
-from shared.names import source_of
+from shared.names import source_key, source_of
 from shared.redisdb import Connection
 from shared.references import WebSource, host_rules, read_source
 from shared.runtime import Runtime
@@ -643,6 +643,17 @@ def test_a_split_that_is_done_again_does_not_fetch_again(
     split_job(stage, SplitMessage(job="job"))
     assert stage.ledger.state("job") is JobState.RUNNING
     assert site.connections == 0
+
+
+@pytest.mark.parametrize(("name", "says"), [("my talk.mp4", "my talk.mp4 is"), ("", "The file is")])
+def test_a_job_fails_with_the_name_its_person_gave_not_with_that_of_the_store(
+    stage: Runtime, name: str, says: str
+) -> None:
+    key = source_key("job", ".json")
+    stage.store.write(key, [b"no video, but words\n"])
+    stage.ledger.submit("job", JobSpec(source=key, name=name))
+    with pytest.raises(PermanentError, match=f"^{says} a text file, not a video"):
+        split_job(stage, SplitMessage(job="job"))
 
 
 def test_a_cancelled_job_stops_fetching_and_leaves_nothing(

@@ -44,8 +44,8 @@ def fail(made: Runtime) -> None:
     assert taken is not None
     segment, attempt = taken
     message = SegmentMessage(job="j", segment=segment, batch_frames=8, attempt=attempt)
-    for _ in range(made.settings.attempts):
-        made.ledger.take("j", message.item, "dead")
+    for number in range(made.settings.attempts):
+        made.ledger.take("j", message.item, f"dead{number}")
     for _ in range(2):  # once more, as a twin of the message would
         DecodeStage().run(made, message)
 

@@ -198,6 +198,18 @@ def test_bad_input_is_refused_with_a_reason(
     assert says in error.message
 
 
+@pytest.mark.parametrize("make", [_empty, make_text, _without_moov, _noise])
+def test_a_sentence_calls_a_file_what_people_call_it(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "source.mp4"
+    make(path)
+    for name, says in ((None, "source.mp4 "), ("my\ntalk", "my\\ntalk "), ("", "The file ")):
+        with pytest.raises(PermanentError) as caught:
+            probe(path, name=name)
+        assert caught.value.message.startswith(says)
+
+
 @pytest.mark.parametrize("make", [_playlist, _concat_script])
 def test_ffmpeg_itself_refuses_what_opens_other_files(
     make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
