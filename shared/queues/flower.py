@@ -35,6 +35,10 @@ FORGET_EVERY_MS = 600_000
 HEALTH = "/healthcheck"
 """Asked without a password, by whatever watches the process; it tells nothing."""
 
+JOBS_PAGE = "/tasks?name=dualface.job"
+"""Its tasks page with the search for jobs filled in. Without it one sees the tasks that came last,
+and a job's stages send so many that its own row is soon pages away."""
+
 USELESS = 2
 
 

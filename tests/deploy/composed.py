@@ -24,6 +24,7 @@ from tests.servers import S3Server, free_port
 from tests.waiting import wait_until
 
 COMPOSE = PROJECT / "compose.yaml"
+OTHER_STORE = PROJECT / "compose.s3.yaml"
 EXAMPLE = PROJECT / ".env.example"
 VARIABLE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Z0-9_]+)(?:(?P<kind>:[-?])(?P<rest>[^}]*))?\})"
@@ -36,9 +37,26 @@ PORTS = {"api": 8000, "flower": 5555}
 """Where a service answers for its health; the others at 9464."""
 
 
-def parsed() -> dict[str, Any]:
-    """The file with its anchors merged, nothing interpolated."""
+def parsed(*more: Path) -> dict[str, Any]:
+    """compose.yaml and `more` over it, with their anchors merged, nothing interpolated."""
     found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    for path in more:
+        found = merged(found, yaml.safe_load(path.read_text()))
+    return found
+
+
+def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """As Docker Compose puts one file over another: what is new is added, to mappings and to lists.
+    Fails for what it does not do alike everywhere, such as lists of ports."""
+    found = dict(under)
+    for key, value in over.items():
+        if isinstance(value, dict):
+            found[key] = merged(found.get(key, {}), value)
+        elif isinstance(value, list):
+            assert key in ("networks", "profiles"), key
+            found[key] = [*found.get(key, []), *value]
+        else:
+            found[key] = value
     return found
 
 
@@ -74,9 +92,9 @@ def interpolated(tree: Any, variables: Mapping[str, str]) -> Any:
     return VARIABLE.sub(put, tree)
 
 
-def services(profile: str, variables: Mapping[str, str]) -> dict[str, Service]:
-    """The services that `profile` starts, interpolated."""
-    found = interpolated(parsed()["services"], variables)
+def services(profile: str, variables: Mapping[str, str], *more: Path) -> dict[str, Service]:
+    """The services that `profile` starts, interpolated; of compose.yaml with `more` over it."""
+    found = interpolated(parsed(*more)["services"], variables)
     return {name: each for name, each in found.items() if profile in each.get("profiles", profile)}
 
 

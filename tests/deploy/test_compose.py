@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,11 @@ from tests.conftest import PROJECT
 from tests.deploy.composed import (
     COMPOSE,
     EXAMPLE,
+    OTHER_STORE,
     VARIABLE,
     Service,
     example,
+    interpolated,
     parsed,
     prepare,
     read_env,
@@ -36,9 +40,9 @@ PUBLISHED = {"api", "objects", "flower", "grafana"}
 UNITS = {"m": 1 << 20, "g": 1 << 30}
 
 
-def all_services() -> dict[str, Service]:
-    given = {**example(), **PASSWORDS}
-    return services("cpu", given) | services("gpu", given)
+def all_services(*more: Path, **variables: str) -> dict[str, Service]:
+    given = {**example(), **PASSWORDS, **variables}
+    return services("cpu", given, *more) | services("gpu", given, *more)
 
 
 def bytes_of(size: str) -> int:
@@ -50,9 +54,15 @@ def limits(service: Service) -> dict[str, str]:
     return found
 
 
-def test_it_is_a_valid_compose_file() -> None:
+def outside(found: Mapping[str, Service]) -> set[str]:
+    """Who has a way out."""
+    return {name for name, each in found.items() if "outside" in each.get("networks", [])}
+
+
+def test_both_are_valid_compose_files() -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
-    command = [str(checker), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    files = [str(COMPOSE), str(OTHER_STORE)]
+    command = [str(checker), "--builtin-schema", "vendor.compose-spec", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -142,10 +152,39 @@ def test_images_are_pinned_and_ours_have_the_version_of_the_project() -> None:
         assert re.search(r":v?\d+\.\d+", image), image
         if "build" in service:
             assert image == f"dualface:{version}-{service['build']['target']}", name
+        assert image.startswith("dualface:") == (service.get("pull_policy") == "never"), name
     text = (PROJECT / "deploy/docker/Dockerfile").read_text()
     assert set(re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE)) == {version}
     for base in re.findall(r"^ARG \w+_IMAGE=(.*)$", text, re.MULTILINE):
         assert re.search(r":\d+\.\d+\.\d+-", base), base
+
+
+@pytest.mark.parametrize("more", [(), (OTHER_STORE,)], ids=["alone", "another store"])
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_each_of_our_images_is_built_by_one_service_that_is_there_with_whoever_runs_it(
+    profile: str, more: tuple[Path, ...]
+) -> None:
+    given = {**example(), **PASSWORDS, "S3_ENDPOINT": "https://s3.example.com"}
+    found = services(profile, given, *more).values()
+    images = {each["image"] for each in found if each["image"].startswith("dualface:")}
+    assert len(images) == {"cpu": 1, "gpu": 2}[profile]
+    assert sorted(each["image"] for each in found if "build" in each) == sorted(images)
+
+
+def test_what_the_build_is_given_is_what_the_dockerfile_asks_for() -> None:
+    text = (PROJECT / "deploy/docker/Dockerfile").read_text()
+    plain, other = all_services(), all_services(MODELS="centerface")
+    for name in ("host", "arena-gpu"):
+        build = plain[name]["build"]
+        assert f'ARG MODELS="{build["args"]["MODELS"]}"' in text
+        assert other[name]["build"]["args"]["MODELS"] == "centerface"
+        assert set(build["secrets"]) == set(re.findall(r"type=secret,id=(\w+)", text))
+    # A file that says nothing to pip, unless an operator names another.
+    given = {**example(), **PASSWORDS}
+    (file,) = interpolated(parsed()["secrets"]["pip"], given).values()
+    config = ConfigParser()
+    assert config.read(PROJECT / file) == [str(PROJECT / file)]
+    assert config.sections() == []
 
 
 def test_only_what_people_use_is_published_and_on_the_loopback() -> None:
@@ -154,9 +193,29 @@ def test_only_what_people_use_is_published_and_on_the_loopback() -> None:
     for name in PUBLISHED:
         assert all(port.startswith("127.0.0.1:") for port in found[name]["ports"])
     assert parsed()["networks"]["inside"] == {"internal": True}
-    outside = {name for name, each in found.items() if "outside" in each.get("networks", [])}
     # Beside what is published: who fetches sources, and who calls webhooks.
-    assert outside - PUBLISHED == {"decode", "decode-gpu", "coordinator"}
+    assert outside(found) - PUBLISHED == {"decode", "decode-gpu", "coordinator"}
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_with_another_object_store_who_uses_it_reaches_it_and_ours_is_not_there(
+    profile: str,
+) -> None:
+    given = {**example(), **PASSWORDS, "S3_ENDPOINT": "https://s3.example.com"}
+    found = services(profile, given, OTHER_STORE)
+    assert services(profile, given).keys() - found.keys() == {"objects", "prepare"}
+    users = {name for name, each in found.items() if "s3_access_key" in each.get("secrets", [])}
+    assert len(users) == len({"bucket", "coordinator", "api"}) + len(STAGES)
+    assert users <= outside(found)
+    assert outside(found) - users == {"grafana", "flower"}  # as they are published
+    for name, each in found.items():
+        if name in users:
+            assert each["environment"]["DUALFACE_S3_ENDPOINT"] == "https://s3.example.com"
+        # Compose goes without a service that is needed only if it is there.
+        needs = each.get("depends_on", {}).items()
+        assert {other for other, need in needs if need.get("required", True)} <= found.keys()
+    with pytest.raises(KeyError, match="S3_ENDPOINT"):
+        services(profile, {**example(), **PASSWORDS}, OTHER_STORE)
 
 
 def test_processes_of_an_arena_share_process_ids_shared_memory_and_host_name() -> None:
@@ -242,7 +301,8 @@ def test_setup_makes_secrets_once_and_for_their_owner_only(tmp_path: Path) -> No
     secrets = tmp_path / "deploy" / "docker" / "secrets"
     first = {path.name: path.read_text() for path in secrets.iterdir()}
     env = (tmp_path / ".env").read_text()
-    assert {Path(each["file"]).name for each in parsed()["secrets"].values()} == first.keys()
+    files = {name: Path(each["file"]).name for name, each in parsed()["secrets"].items()}
+    assert {file for name, file in files.items() if name != "pip"} == first.keys()
     assert all(len(secret) >= 20 for secret in first.values())
     assert secrets.stat().st_mode & 0o777 == 0o700
     assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import httpx
 import psutil
+from celery import Celery
 from playwright.sync_api import Page
 
 from services.coordinator.telling import Telling
 from shared.errors import ErrorCode
 from shared.ledger import JobResult, Ledger
 from shared.queues import CeleryOutbox, make_app
+from shared.queues.flower import JOBS_PAGE
 from shared.redisdb import Connection
 from tests.browser import chromium
 from tests.builders import batch_message, job_spec, output_plan, source_info
@@ -75,6 +77,15 @@ def answers(url: str) -> bool:
         return False
 
 
+def let_a_stage_work(app: Celery, tasks: int) -> None:
+    """Its worker tells of tasks that have just come: more than a page has rows."""
+    with app.connection() as connection:
+        told = app.events.Dispatcher(connection, hostname="infer@cpu0")
+        for each in range(tasks):
+            about = {"name": "infer.batch", "args": f"batch {each}, job job-1", "kwargs": ""}
+            told.send("task-received", uuid=f"job-1:0:{each}", **about)
+
+
 def wait_for_row(page: Page, name: str, *words: str) -> None:
     """Until one row has the name, and these words; Flower's tables do not fill by themselves with
     what it hears later."""
@@ -117,8 +128,13 @@ def test_a_job_is_one_row_whose_progress_can_be_read_from_the_page(
         page = browser.new_context(
             http_credentials={"username": "dualface", "password": PASSWORD}
         ).new_page()
+        let_a_stage_work(app, tasks=20)
         page.goto(f"{url}/tasks")
+        wait_for_row(page, "job-1:0:19")  # the latest first
+        assert page.locator("tbody tr", has_text="dualface.job").count() == 0
+        page.goto(f"{url}{JOBS_PAGE}")
         wait_for_row(page, "dualface.job talk.mp4", "PROGRESS", "25.0 %", "100 of 400 frames")
+        assert page.locator("tbody tr").count() == 2
         redis.hset("df:job:job-1", "frames_encode", 300)
         tell("job-1")
         wait_for_row(page, "dualface.job talk.mp4", "PROGRESS", "75.0 %")
