@@ -70,11 +70,13 @@ class Keys:
                 f"The owner {owner!r} is not a name of lower-case letters, digits, '.', '_', '-'.",
             )
         secret = PREFIX + secrets.token_urlsafe(32)
+        # The owner's, if there is one: which of their keys is revoked is no matter to receivers.
+        signs = self.webhook_secret(owner) or secrets.token_urlsafe(32)
         record = ApiKey(
             id=secrets.token_hex(4),
             owner=owner,
             roles=roles,
-            webhook_secret=secrets.token_urlsafe(32),
+            webhook_secret=signs,
             created_ms=int(time.time() * 1000),
             **limits,
         )
@@ -95,9 +97,11 @@ class Keys:
         found = [ApiKey.read_kept(str(row)) for row in rows]
         return sorted(found, key=lambda key: (key.created_ms, key.id))
 
-    def of_owner(self, owner: str) -> ApiKey | None:
-        """The oldest key of an owner: the one whose secret signs webhooks."""
-        return next((key for key in self.all() if key.owner == owner), None)
+    def webhook_secret(self, owner: str) -> str:
+        """What signs webhooks of the jobs that an owner submits now: of the oldest key that has
+        one, "" when none has. Every key that is added takes it over."""
+        signing = (key.webhook_secret for key in self.all() if key.owner == owner)
+        return next(filter(None, signing), "")
 
     def revoke(self, key_id: str) -> bool:
         """The key and its sessions open nothing any more. False when there is none."""

@@ -40,8 +40,18 @@ class Requests:
             raise
         except DualfaceError as error:
             self._log.warning("request refused", task=task, job=task_id, reason=error.message)
-            if task != CANCEL and self._runtime.ledger.state(task_id) is None:
-                self._results.store_failure(task_id, error)
+            if task != CANCEL:
+                self._tell(task_id, error)
+
+    def refuse(self, task_id: str, why: str) -> None:
+        """Tell who sent what is none of our tasks: otherwise they would wait for ever."""
+        self._tell(task_id, PermanentError(ErrorCode.BAD_OPTION, f"{why}."))
+
+    def _tell(self, task_id: str, error: DualfaceError) -> None:
+        """Under the task's id, unless a job has it: what is told of that is the job's."""
+        is_job = JOB_ID.fullmatch(task_id) and self._runtime.ledger.state(task_id) is not None
+        if task_id and not is_job:
+            self._results.store_failure(task_id, error)
 
     def _submit(self, job: str, arguments: Mapping[str, object]) -> None:
         if not JOB_ID.fullmatch(job):
@@ -56,8 +66,16 @@ class Requests:
         if not spec.source.startswith(f"{job_folder(job)}/"):
             check_reference(spec.source, self._runtime.settings)
         settings = self._runtime.settings
+        secret = ""
         if spec.webhook is not None:
             check_webhook(spec.webhook, settings.webhook_hosts)
+            secret = settings.webhook_secret.get_secret_value()
+            if not secret:
+                raise PermanentError(
+                    ErrorCode.BAD_OPTION,
+                    "webhook: nothing signs those of jobs without an API key here "
+                    "(DUALFACE_WEBHOOK_SECRET is empty).",
+                )
         check_detector(spec.detector, settings.cache_dir / "models", settings.model_folders)
-        self._runtime.ledger.submit(job, spec)
+        self._runtime.ledger.submit(job, spec, webhook_secret=secret)
         self._log.info("job submitted", job=job, name=spec.name)

@@ -12,9 +12,11 @@ import hmac
 import json
 import random
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 
 import httpcore
 
@@ -29,7 +31,10 @@ from shared.references import check_webhook, shown_source
 from shared.rest import job_of
 from shared.runtime import Runtime
 
-AT_ONCE = 8
+AT_ONCE = 16
+PER_OWNER = 4
+"""Calls under way of one owner at most: receivers that hang hold up their owner's webhooks only,
+unless four owners have such."""
 LOOK_EVERY_S = 0.5
 TIMEOUT_S = 10.0
 """For the connection, and again for each answer of the receiver."""
@@ -43,16 +48,21 @@ DELAYS_S = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 3600.0)
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One call: what is sent where. `id` is the same at every try of it."""
+    """One call: what is sent where. `id` is the same at every try of it; with no `secret` it is
+    not made."""
 
     id: str
     url: str
     body: bytes
-    secret: str
+    secret: str = field(repr=False)
 
 
 class Webhooks:
-    """Blocks in `run`; for a thread of its own. Keeps nothing that a successor needs."""
+    """Blocks in `run`; for a thread of its own. Keeps nothing that a successor needs.
+
+    At most PER_OWNER calls of an owner are under way at a time, and AT_ONCE of all. As each ends,
+    the job that has waited longest is next, of those whose owner has fewer.
+    """
 
     def __init__(self, runtime: Runtime, clock: Callable[[], float] = time.time) -> None:
         """`clock`: seconds since 1970, for the time that is signed."""
@@ -63,26 +73,59 @@ class Webhooks:
 
     def run(self, ended: Callable[[], bool]) -> None:
         """Call what is due until `ended`."""
+        calls: dict[Future[None], str] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
             while not ended():
-                try:
-                    due = self._runtime.ledger.hooks(CLAIM_S, AT_ONCE)
-                    list(pool.map(lambda each: self._call(*each), due))
-                except (RedisError, TemporaryError) as error:
-                    self._log.warning("webhooks wait for Redis", reason=str(error))
-                    due = []
-                if not due:
+                for job, tries, owner in self._due(Counter(calls.values())):
+                    calls[pool.submit(self._call, job, tries)] = owner
+                if calls:
+                    over, _ = wait(calls, LOOK_EVERY_S, FIRST_COMPLETED)
+                    calls = {call: owner for call, owner in calls.items() if call not in over}
+                else:
                     time.sleep(LOOK_EVERY_S)
 
+    def _due(self, calls: Counter[str]) -> list[tuple[str, int, str]]:
+        """As many jobs as there are threads for; `calls`: how many of each owner are under way."""
+        free = AT_ONCE - calls.total()
+        try:
+            return self._runtime.ledger.hooks(CLAIM_S, free, PER_OWNER, calls) if free else []
+        except (RedisError, TemporaryError) as error:
+            self._log.warning("webhooks wait for Redis", reason=str(error))
+            return []
+
     def _call(self, job: str, tries: int) -> None:
+        """One try of one webhook. What goes wrong with it is no other's matter: raises nothing."""
+        try:
+            tried = self._try(job)
+            if tried is None:
+                self._runtime.ledger.unhook(job)
+            else:
+                self._settle(job, tries, *tried)
+        except (RedisError, TemporaryError) as error:  # it comes again when its claim is over
+            self._log.warning("webhooks wait for Redis", reason=str(error))
+
+    def _try(self, job: str) -> tuple[str, str | None] | None:
+        """Address, for logs, and what went wrong, None when the receiver has it. None when nobody
+        is to be told."""
+        url = ""
+        try:
+            view = self._runtime.ledger.view(job)
+            if view is None or not view.state.ended or view.spec.webhook is None:
+                return None
+            url = shown_source(view.spec.webhook)
+            return url, self._send(self.delivery(view, view.spec.webhook))
+        except (RedisError, TemporaryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever one job's record or receiver causes
+            # Without its words: they may hold the address, and what stands behind its `?`.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            name = type(error).__name__
+            self._log.error("webhook not understood", job=job, reason=name, exception=where)
+            return url, name
+
+    def _settle(self, job: str, tries: int, url: str, problem: str | None) -> None:
         ledger = self._runtime.ledger
-        view = ledger.view(job)
-        if view is None or not view.state.ended or view.spec.webhook is None:
-            ledger.unhook(job)
-            return
-        delivery = self.delivery(view, view.spec.webhook)
-        problem = self._send(delivery)
-        told: dict[str, str | int] = {"job": job, "url": shown_source(delivery.url), "tries": tries}
+        told: dict[str, str | int] = {"job": job, "url": url, "tries": tries}
         if problem is None:
             ledger.unhook(job)
             outcome = "delivered"
@@ -105,17 +148,22 @@ class Webhooks:
             "timestamp": view.ended_ms,
             "data": job_of(view).model_dump(mode="json"),
         }
-        key = self._keys.of_owner(view.owner) if view.owner else None
-        own = self._runtime.settings.webhook_secret.get_secret_value()
+        # As it was when the job was submitted, so that the receiver's copy goes on to fit.
+        secret = self._runtime.ledger.webhook_secret(view.job)
+        if not secret:  # submitted by a release that did not keep it
+            own = self._runtime.settings.webhook_secret.get_secret_value()
+            secret = self._keys.webhook_secret(view.owner) if view.owner else own
         return Delivery(
             id=f"{view.job}-{view.ended_ms}",
             url=url,
             body=json.dumps(body).encode(),
-            secret=own if key is None else key.webhook_secret,
+            secret=secret,
         )
 
     def _send(self, delivery: Delivery) -> str | None:
         """One try; what went wrong, None when the receiver has it."""
+        if not delivery.secret:  # unsigned, anybody could send it
+            return "nothing signs it: its owner has no key, or DUALFACE_WEBHOOK_SECRET is empty"
         settings = self._runtime.settings
         at = int(self._clock())
         headers = {

@@ -30,18 +30,26 @@ REDELIVERED_AFTER_S = 30
 
 Handle = Callable[[str, str, Mapping[str, object]], None]
 """Task, task id, keyword arguments. Raises TemporaryError to have it delivered again."""
+Refuse = Callable[[str, str], None]
+"""Task id, why it is none of ours: to be told to who sent it. Raises like `Handle`."""
 
 
 class RequestConsumer:
     """Blocks in `run`; for a thread of its own."""
 
     def __init__(
-        self, app: Celery, queues: Sequence[str], handle: Handle, letters: DeadLetters
+        self,
+        app: Celery,
+        queues: Sequence[str],
+        handle: Handle,
+        refuse: Refuse,
+        letters: DeadLetters,
     ) -> None:
-        """`letters`: for what is none of our tasks, or can't be read."""
+        """`refuse`, `letters`: for what is none of our tasks, or can't be read."""
         self._app = app
         self._queues = [Queue(name, routing_key=name) for name in queues]
         self._handle = handle
+        self._refuse = refuse
         self._letters = letters
         self._log = Log(stage="coordinator")
 
@@ -94,22 +102,26 @@ class RequestConsumer:
     def _take(self, message: Delivered) -> None:
         headers = message.headers or {}
         task, task_id = str(headers.get("task", "")), str(headers.get("id", ""))
-        queue = str((message.delivery_info or {}).get("routing_key", ""))
         arguments = _arguments(message)
-        if task not in (SUBMIT, CANCEL) or arguments is None:
-            reason = f"{task or 'a message without a task'} is none of {SUBMIT}, {CANCEL}"
-            if task in (SUBMIT, CANCEL):
-                reason = "its arguments are no JSON object: send them as kwargs"
-            self._letters.put(task, queue, _text(message), reason)
-            self._log.warning("message refused", task=task, queue=queue, reason=reason)
-            message.ack()
-            return
         try:
-            self._handle(task, task_id, arguments)
+            if task not in (SUBMIT, CANCEL):
+                what = task or "a message without a task"
+                self._put_away(message, task, task_id, f"{what} is none of {SUBMIT}, {CANCEL}")
+            elif arguments is None:
+                reason = "its arguments are no JSON object: send them as kwargs"
+                self._put_away(message, task, task_id, reason)
+            else:
+                self._handle(task, task_id, arguments)
         except (RedisError, TemporaryError):
             message.requeue()
             raise
         message.ack()
+
+    def _put_away(self, message: Delivered, task: str, task_id: str, reason: str) -> None:
+        queue = str((message.delivery_info or {}).get("routing_key", ""))
+        self._log.warning("message refused", task=task, queue=queue, reason=reason)
+        self._refuse(task_id, reason)
+        self._letters.put(task, queue, _text(message), reason)
 
 
 def _arguments(message: Delivered) -> Mapping[str, object] | None:

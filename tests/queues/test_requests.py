@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from celery import Celery
 from celery.result import AsyncResult
+from pydantic import SecretStr
 
 from services.coordinator.closing import Closing
 from services.coordinator.requests import Requests
 from services.coordinator.telling import Telling
-from shared.errors import ErrorCode, TemporaryError
-from shared.jobs import JobState
+from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.jobs import JobSpec, JobState
 from shared.ledger import JobResult
 from shared.queues import DeadLetters, RequestConsumer, TaskResults, make_app
+from shared.queues.requests import SUBMIT
 from shared.redisdb import Connection
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
@@ -44,14 +47,16 @@ def clients(redis_url: str) -> Celery:
 
 @contextmanager
 def consuming(
-    runtime: Runtime, handle: Callable[[str, str, Mapping[str, object]], None]
+    runtime: Runtime,
+    handle: Callable[[str, str, Mapping[str, object]], None],
+    refuse: Callable[[str, str], None] = lambda *_: None,
 ) -> Iterator[None]:
     """Take requests meanwhile."""
     ended = threading.Event()
     app = make_app(runtime.settings.redis_url)
     letters = DeadLetters(runtime.redis)
     queues = runtime.settings.submit_queues
-    consumer = RequestConsumer(app, queues, handle, letters)
+    consumer = RequestConsumer(app, queues, handle, refuse, letters)
     thread = threading.Thread(target=consumer.run, args=(ended.is_set,), daemon=True)
     thread.start()
     try:
@@ -71,7 +76,7 @@ def taking(runtime: Runtime) -> Iterator[Requests]:
     """The coordinator's consumer."""
     results = TaskResults(make_app(runtime.settings.redis_url))
     requests = Requests(runtime, results)
-    with consuming(runtime, requests.handle):
+    with consuming(runtime, requests.handle, requests.refuse):
         yield requests
 
 
@@ -114,6 +119,7 @@ def test_a_failed_job_raises_its_code_and_sentence_at_the_client(
         (SPEC | {"size": [33, 33]}, "33x33"),
         (SPEC | {"detector": "nope"}, "no detector 'nope'"),
         ({"source": "upload:" + "0" * 32}, "upload"),
+        (SPEC | {"webhook": "https://hooks.example.com/x"}, "DUALFACE_WEBHOOK_SECRET is empty"),
     ],
 )
 def test_what_can_not_be_made_is_told_to_who_asked(
@@ -144,6 +150,42 @@ def test_messages_of_others_become_dead_letters_and_hold_up_nobody(
     wait_until(lambda: runtime.ledger.state("job-1"), "the job is in the ledger")
     assert sorted(letter.task for letter in letters.all()) == ["dualface.submit", "somebody.elses"]
     assert all(letter.reason for letter in letters.all())
+
+
+@taken
+@pytest.mark.parametrize(
+    ("task", "args", "says"),
+    [
+        ("dualface.submit", ["https://videos.example.com/a.mp4"], "send them as kwargs"),
+        ("dualface.nope", [], "dualface.nope is none of dualface.submit"),
+    ],
+)
+def test_who_sent_what_is_no_request_is_told_so(
+    clients: Celery, task: str, args: list[str], says: str
+) -> None:
+    with pytest.raises(PermanentError, match=says) as told:
+        clients.send_task(task, args=args).get(timeout=20)
+    assert told.value.code is ErrorCode.BAD_OPTION
+
+
+@taken
+@pytest.mark.parametrize("task_id", ["job-1", "job-1:events"])
+def test_what_is_no_request_changes_nothing_of_a_job_whose_id_it_has(
+    runtime: Runtime, clients: Celery, task_id: str
+) -> None:
+    runtime.ledger.submit("job-1", JobSpec.model_validate(SPEC))
+    clients.send_task("dualface.nope", task_id=task_id)
+    wait_until(lambda: len(DeadLetters(runtime.redis)), "it was put away")
+    assert AsyncResult("job-1", app=clients).state == "PENDING"
+
+
+def test_a_celery_job_s_webhook_is_signed_by_the_setting_of_when_it_came(runtime: Runtime) -> None:
+    settings = runtime.settings.model_copy(update={"webhook_secret": SecretStr("of then")})
+    requests = Requests(
+        replace(runtime, settings=settings), TaskResults(make_app(settings.redis_url))
+    )
+    requests.handle(SUBMIT, "job-1", SPEC | {"webhook": "https://hooks.example.com/x"})
+    assert runtime.ledger.webhook_secret("job-1") == "of then"
 
 
 def test_a_request_that_can_not_be_entered_now_is_delivered_again(

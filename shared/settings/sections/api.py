@@ -37,7 +37,7 @@ class Api(Section):
     webhook_secret: SecretStr = Field(
         default=SecretStr(""),
         description="Signs webhooks of jobs that came without an API key; those of others are "
-        "signed by their key's own.",
+        "signed by their owner's own. Empty: such jobs may have no webhook.",
     )
     flower_host: str = Field(default="127.0.0.1", description="Where Flower listens.")
     flower_port: int = Field(default=5555, ge=0, le=65535, description="Of Flower.")
@@ -57,6 +57,6 @@ class Api(Section):
 
     @field_validator("webhook_hosts")
     @classmethod
-    def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_webhook_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         host_rules(entries)
         return entries

@@ -44,7 +44,7 @@ class Sources(Section):
 
     @field_validator("source_hosts")
     @classmethod
-    def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_source_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         host_rules(entries)
         return entries
 
