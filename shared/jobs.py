@@ -140,8 +140,12 @@ class JobSpec(Model):
         default=None,
         max_length=2000,
         pattern=r"^https?://[^\s]+$",
-        description="address that is told when the job has ended, signed with the key's secret",
+        description="address that is told when the job has ended, signed with its owner's secret",
     )
+
+
+_NO_ADDRESS = "give an address that begins with http:// or https:// and has no blanks"
+"""For the only field with a pattern, `webhook`."""
 
 
 def read_spec(given: str | bytes | Mapping[str, object]) -> JobSpec:
@@ -157,7 +161,8 @@ def read_spec(given: str | bytes | Mapping[str, object]) -> JobSpec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "spec"
-        raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {first['msg']}.") from error
+        reason = _NO_ADDRESS if first["type"] == "string_pattern_mismatch" else first["msg"]
+        raise PermanentError(ErrorCode.BAD_OPTION, f"{where}: {reason}.") from error
     if len(spec.name) > NAME_MOST:
         raise _bad(f"name: it has {len(spec.name)} characters; at most {NAME_MOST} are kept.")
     check_choices(spec)

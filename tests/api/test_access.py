@@ -27,7 +27,6 @@ NEEDS = {
     ("GET", "/v1/jobs/{job_id}"): Role.READ,
     ("GET", "/v1/jobs/{job_id}/events"): Role.READ,
     ("GET", "/v1/jobs/{job_id}/result"): Role.READ,
-    ("HEAD", "/v1/jobs/{job_id}/result"): Role.READ,
     ("GET", "/v1/jobs/{job_id}/source"): Role.READ,
     ("GET", "/v1/jobs/{job_id}/report"): Role.READ,
     ("GET", "/v1/jobs/{job_id}/tracks"): Role.READ,
@@ -59,10 +58,10 @@ def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
 
 def test_every_route_needs_a_key_with_the_right_role(api: Served) -> None:
     served = {(m, p) for m, p in routes(api) if p not in OPEN and m != "OPTIONS"}
-    heads = {("HEAD", p) for m, p in served if m == "HEAD"} - set(NEEDS)
-    assert served - heads == set(NEEDS), "a route without a rule here"
+    heads = {("HEAD", p): NEEDS["GET", p] for m, p in served if m == "HEAD"}
+    assert served - set(heads) == set(NEEDS), "a route without a rule here"
     nobody, wrong = api.with_key(None), api.with_key("df_wrong")
-    for (method, path), role in NEEDS.items():
+    for (method, path), role in (NEEDS | heads).items():
         others = tuple(each for each in Role if each not in (role, Role.ADMIN))
         refused = ask(api.client(f"no-{role.value}", others), method, path)
         allowed = ask(api.client(f"has-{role.value}", (role,)), method, path)
@@ -70,6 +69,21 @@ def test_every_route_needs_a_key_with_the_right_role(api: Served) -> None:
         assert ask(wrong, method, path).status_code == 401, (method, path)
         assert refused.status_code == 403, (method, path)
         assert allowed.status_code not in (401, 403), (method, path)
+
+
+def test_who_gives_no_key_and_who_gives_a_wrong_one_are_told_so(api: Served) -> None:
+    key, secret = api.service.keys.add("ann", (Role.READ,))
+    browser = api.with_key(None)
+    browser.post("/v1/session", json={"key": secret})
+    assert api.service.keys.revoke(key.id)
+    for answer, says in (
+        (api.with_key(None).get("/v1/jobs"), "Give an API key"),
+        (api.with_key(secret).get("/v1/jobs"), "unknown or was revoked"),
+        (api.with_key(None).post("/v1/session", json={"key": secret}), "unknown or was revoked"),
+        (browser.get("/v1/jobs"), "session has ended"),
+    ):
+        assert answer.status_code == 401
+        assert says in answer.json()["detail"]
 
 
 def test_keys_are_kept_by_hash_only_and_end_with_their_sessions_when_revoked(

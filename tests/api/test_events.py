@@ -14,6 +14,7 @@ from services.coordinator.api import events as events_module
 from shared.errors import ErrorCode
 from shared.ledger import JobResult
 from tests.api.conftest import Served
+from tests.api.test_jobs import code_of
 from tests.builders import output_plan, source_info
 from tests.waiting import wait_until
 
@@ -84,16 +85,24 @@ def test_a_stream_goes_on_after_the_last_event_one_has(api: Served) -> None:
     assert bad.status_code == 422
 
 
-def test_too_many_watchers_get_an_end_rather_than_all_the_memory(
+def test_one_watcher_too_many_is_told_so_until_another_one_leaves(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.coordinator.api.bell.MOST", 1)
-    client, job = api.client(), api.job("a")
+    client, job, other = api.client(), api.job("a"), api.job("b")
     with watching(client, job) as heard:
         wait_until(lambda: heard, "the first watcher")
-        late = api.client().get(f"/v1/jobs/{job}/events")
-        assert late.text == ""
+        late = client.get(f"/v1/jobs/{other}/events")
+        assert (late.status_code, code_of(late)) == (503, "busy")
+        assert int(late.headers["retry-after"]) > 60, "a client looks at the job meanwhile"
         api.service.ledger.cancel(job)
+    api.service.ledger.cancel(other)
+
+    def events() -> httpx.Response:
+        return client.get(f"/v1/jobs/{other}/events")
+
+    wait_until(lambda: events().status_code == 200, "there is room again")
+    assert "cancelled" in events().text
 
 
 def test_a_silent_stream_says_that_it_is_still_there(

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from services.coordinator.api.problems import SHAPES
 from shared.errors import ErrorCode
 from shared.keys import Role
+from shared.names import report_key
 from tests.api.conftest import Served
 
 SPEC = {"source": "https://videos.example.com/talk.mp4", "name": "talk.mp4", "crf": 20}
@@ -66,6 +68,7 @@ def test_the_same_idempotency_key_is_the_same_job_also_at_the_same_moment(api: S
         (SPEC | {"codec": "av1", "container": "mov"}, 422, "bad_option", "AV1"),
         (SPEC | {"colour": "red"}, 422, "bad_option", "colour"),
         (SPEC | {"detector": "nobodys"}, 422, "bad_option", "nobodys"),
+        (SPEC | {"webhook": "hooks.example.com"}, 422, "bad_option", "begins with http:// or"),
         (SPEC | {"webhook": "https://hooks.example.com:99/x"}, 403, "forbidden", "WEBHOOK_HOSTS"),
         ({}, 422, "bad_option", "source"),
     ],
@@ -88,6 +91,62 @@ def test_bodies_that_are_no_spec_are_refused(api: Served) -> None:
     assert (big.status_code, code_of(big)) == (413, "too_large")
     odd = client.post("/v1/jobs", content=b"x", headers={"content-type": "multipart/form-data"})
     assert code_of(odd) == "bad_option"
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/", "/v1/jobs/a%2Freport", "/v1/jobs/a%2freport", "/x"])
+def test_a_path_leads_to_what_it_names_or_nowhere(api: Served, path: str) -> None:
+    api.service.store.write(report_key(api.finished("a")), [b"{}"])
+    answer = api.client().get(path)
+    assert (answer.status_code, code_of(answer)) == (404, "not_found")
+    assert "/v1/openapi.json" in answer.json()["detail"]
+
+
+def test_a_method_that_a_path_has_not_is_told_with_those_it_has(api: Served) -> None:
+    answer = api.client().patch("/v1/jobs")
+    assert (answer.status_code, code_of(answer)) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST"
+    assert "Allow" in answer.json()["detail"]
+
+
+def test_parameters_that_match_no_pattern_are_told_in_words(api: Served) -> None:
+    document = api.with_key(None).get("/v1/openapi.json").json()
+    given = [
+        each
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for each in operation.get("parameters", ())
+    ]
+    assert {each["name"] for each in given if "pattern" in each["schema"]} == set(SHAPES)
+    client, ids = api.client(), {"Last-Event-ID": "yesterday"}
+    for answer, name, field in (
+        (client.get("/v1/jobs/a.b"), "job_id", "path.job_id"),
+        (client.put("/v1/uploads/1/content", content=b"x"), "upload_id", "path.upload_id"),
+        (client.get("/v1/jobs/a/thumbnails/x"), "name", "path.name"),
+        (client.get("/v1/jobs?cursor=x"), "cursor", "query.cursor"),
+        (client.get("/v1/jobs/a/events", headers=ids), "Last-Event-ID", "header.Last-Event-ID"),
+    ):
+        assert (answer.status_code, code_of(answer)) == (422, "bad_option")
+        assert answer.json()["detail"] == f"{name}: {SHAPES[name]}."
+        assert answer.json()["errors"] == [{"field": field, "reason": SHAPES[name]}]
+    broken = client.post("/v1/uploads", content=b"{", headers={"Content-Type": "application/json"})
+    assert broken.json()["detail"].startswith("body: it is no JSON (")
+
+
+def test_a_webhook_is_signed_by_its_owner_s_secret_which_no_answer_tells(api: Served) -> None:
+    client, ledger, keys = api.client(), api.service.ledger, api.service.keys
+    secret = keys.webhook_secret("ann")
+    answer = client.post("/v1/jobs", json=SPEC | {"webhook": "https://hooks.example.com/x"})
+    job = answer.json()["id"]
+    assert ledger.webhook_secret(job) == secret != ""
+    seen = [answer, *(client.get(f"/v1/jobs{rest}") for rest in ("", f"/{job}"))]
+    assert client.delete(f"/v1/jobs/{job}").status_code == 200
+    ledger.cleaned(job)
+    for key in keys.all():
+        keys.revoke(key.id)
+    seen.append(api.client("root", (Role.ADMIN,)).post(f"/v1/jobs/{job}/retry"))
+    assert [each.status_code for each in seen] == [201, 200, 200, 200]
+    assert not any(secret in each.text for each in seen)
+    assert ledger.webhook_secret(job) == secret
 
 
 def test_lists_are_newest_first_by_pages_and_states(api: Served) -> None:
@@ -175,6 +234,10 @@ def test_retry_makes_a_failed_job_again_under_its_id_while_its_source_is_there(
     api.service.store.write("jobs/a/source.mp4", [b"x"])
     running = client.post(f"/v1/jobs/{job}/retry")
     assert (running.status_code, code_of(running)) == (409, "conflict")
+    assert "wait for its end, or cancel it" in running.json()["detail"]
+    done = client.post(f"/v1/jobs/{api.finished('done')}/retry")
+    assert (done.status_code, code_of(done)) == (409, "conflict")
+    assert "submit another job" in done.json()["detail"]
     ledger.fail(job, ErrorCode.STAGE_FAILED, "Broken.")
     early = client.post(f"/v1/jobs/{job}/retry")
     assert early.status_code == 503  # not cleaned up after yet: in a moment

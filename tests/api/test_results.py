@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.errors import ErrorCode
 from shared.keys import Role
 from shared.names import report_key, thumbnail_key, tracks_key
 from tests.api.conftest import Served
@@ -58,7 +59,13 @@ def test_a_result_is_a_download_named_after_its_source(api: Served) -> None:
 def test_a_job_without_a_result_says_how_it_stands(api: Served) -> None:
     answer = api.client().get(f"/v1/jobs/{api.job('a')}/result")
     assert (answer.status_code, code_of(answer)) == (409, "conflict")
-    assert "queued" in answer.json()["detail"]
+    assert "queued, so it has no result yet" in answer.json()["detail"]
+    api.service.ledger.fail("a", ErrorCode.TOO_DAMAGED, "Broken.")
+    api.service.ledger.cancel(api.job("b"))
+    for job, says in (("a", "`error` says why"), ("b", "submit it anew")):
+        answer = api.client().get(f"/v1/jobs/{job}/result")
+        assert (answer.status_code, code_of(answer)) == (409, "conflict")
+        assert says in answer.json()["detail"]
 
 
 def test_by_products_are_served_as_what_they_are(api: Served) -> None:
@@ -75,6 +82,23 @@ def test_by_products_are_served_as_what_they_are(api: Served) -> None:
     picture = client.get(found[0]["url"])
     assert (picture.headers["content-type"], picture.content) == ("image/jpeg", b"jpeg")
     assert client.get(f"/v1/jobs/{job}/thumbnails/..%2Freport.json").status_code in (404, 422)
+
+
+def test_head_tells_what_get_would_without_the_bytes(api: Served) -> None:
+    client, job = api.client(), api.finished("talk", body=BODY)
+    api.service.store.write(report_key(job), [b"{}"])
+    api.service.store.write(tracks_key(job), [b"zipped"])
+    api.service.store.write(thumbnail_key(job, 0, 0), [b"jpeg"])
+    parts = ("result", "report", "tracks", "thumbnails/000000-000000.jpg")
+    paths = [f"/v1/jobs/{job}/{part}" for part in parts]
+    for path in (*paths, "/", "/page/app.js", "/healthz", "/readyz", "/v1/openapi.json"):
+        got, head = client.get(path), client.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        for name in ("content-length", "content-type", "accept-ranges"):
+            assert head.headers.get(name) == got.headers.get(name), (path, name)
+    part = client.head(paths[0], headers={"Range": "bytes=1-2"})
+    assert (part.status_code, part.headers["content-range"]) == (206, "bytes 1-2/1024")
+    assert client.head(f"/v1/jobs/{job}/thumbnails/000009-000000.jpg").status_code == 404
 
 
 def test_what_serves_ranges_says_so_in_the_document(api: Served) -> None:

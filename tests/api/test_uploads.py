@@ -13,8 +13,11 @@ import pytest
 
 from services.coordinator.api.uploads import OPEN_AT_LEAST
 from services.coordinator.plan import going
+from shared.errors import ErrorCode
 from shared.jobs import JobState
 from shared.keys import Role
+from shared.ledger.base import key_of
+from shared.redisdb import Connection
 from tests.api.conftest import Served
 from tests.api.test_jobs import code_of
 from tests.files import files_below
@@ -58,10 +61,33 @@ def test_the_same_form_with_the_same_idempotency_key_is_the_same_job(api: Served
         files = {"file": ("a.mp4", body, "video/mp4")}
         return client.post("/v1/jobs", files=files, headers={"Idempotency-Key": "k"})
 
-    first, second = send(b"one"), send(b"two")
+    first, second = send(b"one"), send(b"one")
     assert (first.status_code, second.status_code) == (201, 200)
     assert first.json()["id"] == second.json()["id"]
-    assert stored(api, first.json()["spec"]["source"]) == b"one"
+    for another in (b"two", b"three"):
+        refused = send(another)
+        assert (refused.status_code, code_of(refused)) == (409, "conflict")
+        assert "another file" in refused.json()["detail"]
+    assert [stored(api, key) for key in objects(api)] == [b"one"]
+    api.service.ledger.fail(first.json()["id"], ErrorCode.STAGE_FAILED, "Broken.")
+    api.service.ledger.cleaned(first.json()["id"])
+    assert client.post(f"{first.headers['location']}/retry").status_code == 200
+    assert (send(b"one").status_code, send(b"two").status_code) == (200, 409), "made again"
+
+
+def test_of_a_job_of_an_older_release_nobody_knows_which_file_it_was(
+    api: Served, redis: Connection
+) -> None:
+    client = api.client()
+
+    def send(body: bytes) -> httpx.Response:
+        files = {"file": ("a.mp4", body, "video/mp4")}
+        return client.post("/v1/jobs", files=files, headers={"Idempotency-Key": "k"})
+
+    job = send(b"one").json()["id"]
+    assert redis.hdel(key_of(job), "sent")
+    again = send(b"two")
+    assert (again.status_code, again.json()["id"]) == (200, job)
 
 
 @pytest.mark.parametrize(
@@ -125,15 +151,16 @@ def test_a_form_whose_spec_comes_last_and_is_refused_leaves_nothing_behind(api: 
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "status"),
+    ("name", "spec", "video", "status"),
     [
-        ("order 7", b"{}", 200),
-        ("order 7", b'{"crf": 30}', 409),
-        ("order 8", b"{}", 429),
+        ("order 7", b"{}", bytes(1000), 200),
+        ("order 7", b"{}", b"another", 409),
+        ("order 7", b'{"crf": 30}', bytes(1000), 409),
+        ("order 8", b"{}", bytes(1000), 429),
     ],
 )
 def test_a_form_that_is_late_takes_nothing_away_but_what_it_brought(
-    api: Served, name: str, spec: bytes, status: int
+    api: Served, name: str, spec: bytes, video: bytes, status: int
 ) -> None:
     client = api.client(most_live=1)
     made: list[httpx.Response] = []
@@ -141,7 +168,7 @@ def test_a_form_that_is_late_takes_nothing_away_but_what_it_brought(
     def submit_another() -> Iterator[bytes]:
         yield begun(spec)
         wait_until(lambda: scratch(api), "the late one is being written")
-        first = {"file": ("a.mp4", b"first", "video/mp4")}
+        first = {"file": ("a.mp4", video, "video/mp4")}
         made.append(client.post("/v1/jobs", files=first, headers={"Idempotency-Key": "order 7"}))
         yield b"\r\n--b--\r\n"
 
@@ -152,7 +179,7 @@ def test_a_form_that_is_late_takes_nothing_away_but_what_it_brought(
     assert (made[0].status_code, answer.status_code) == (201, status)
     source = made[0].json()["spec"]["source"]
     assert objects(api) == [source]
-    assert stored(api, source) == b"first"
+    assert stored(api, source) == video
     assert going([source], JobState.FAILED, keep_source=False) == [], "it may be tried again"
     assert going([source], JobState.SUCCEEDED, keep_source=False) == [source.rpartition("/")[0]]
 
@@ -162,6 +189,25 @@ def test_names_of_files_lead_nowhere(api: Served) -> None:
     job = api.client().post("/v1/jobs", files=files).json()
     assert job["name"] == "passwd.mp4"
     assert objects(api) == [f"jobs/{job['id']}/source.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        (b"quo%22te.mp4", 'quo"te.mp4'),
+        (b"two%0D%0Alines.mp4", "two\r\nlines.mp4"),
+        (b"100%25 %2F.mp4", "100%25 %2F.mp4"),
+    ],
+)
+def test_a_name_is_what_it_was_before_a_browser_put_it_into_a_form(
+    api: Served, sent: bytes, meant: str
+) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\nx\r\n--b--\r\n'
+    )
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    job = api.client().post("/v1/jobs", content=body.replace(b"%s", sent), headers=kind).json()
+    assert job["name"] == meant
 
 
 def pieces(count: int) -> Iterator[bytes]:
@@ -204,9 +250,26 @@ def test_too_much_is_refused_while_it_comes(api: Served, announced: bool) -> Non
         assert (answer.status_code, code_of(answer)) == (413, "too_large")
     wait_until(lambda: not objects(api) and not scratch(api), "nothing is left")
     early = client.post("/v1/uploads", json={"size_bytes": 4 * MIB})
-    assert (early.status_code, code_of(early)) == (422, "bad_option")
+    assert (early.status_code, code_of(early)) == (413, "too_large")
     ready = client.post("/v1/jobs", json={"source": upload["source"]})
     assert (ready.status_code, code_of(ready)) == (409, "conflict")
+
+
+def test_a_form_that_is_too_large_names_the_limit_of_a_source(api: Served) -> None:
+    files = {"file": ("a.mp4", bytes(MIB), "video/mp4")}
+    refused = api.client(most_bytes=1000).post("/v1/jobs", files=files)
+    assert (refused.status_code, code_of(refused)) == (413, "too_large")
+    assert "More than 1000 bytes" in refused.json()["detail"]
+
+
+def test_a_part_is_not_taken_for_the_whole(api: Served) -> None:
+    client = api.client()
+    upload = client.post("/v1/uploads", json={}).json()
+    rest = client.put(upload["content"], content=b"67", headers={"Content-Range": "bytes 5-6/7"})
+    assert (rest.status_code, code_of(rest)) == (400, "bad_request")
+    assert "Content-Range" in rest.json()["detail"]
+    assert objects(api) == []
+    assert client.put(upload["content"], content=b"1234567").status_code == 200
 
 
 def test_an_upload_that_is_broken_off_leaves_nothing(api: Served) -> None:
@@ -318,6 +381,8 @@ def test_an_upload_announced_again_with_its_idempotency_key_is_the_same_one(api:
     job = client.post("/v1/jobs", json={"source": first["source"]}).json()
     again = begin(client, name="a.mp4", size_bytes=5).json()
     assert client.post("/v1/jobs", json={"source": again["source"]}).json()["id"] == job["id"]
+    longer = begin(client, name="a.mp4", size_bytes=6)
+    assert (longer.status_code, code_of(longer)) == (409, "conflict")
 
 
 def test_links_into_the_store_are_for_stores_that_give_them(api: Served) -> None:

@@ -51,7 +51,7 @@ def test_every_route_has_an_example_and_every_code_a_meaning() -> None:
     assert set(EXAMPLES) == routes
     assert set(ROLES) <= routes
     assert set(MEANINGS) == set(ErrorCode)
-    count = sum(len(methods) for methods in openapi()["paths"].values())
+    count = sum(len(set(methods) - {"head"}) for methods in openapi()["paths"].values())
     assert len(routes) == count  # none is left out for its tag
 
 

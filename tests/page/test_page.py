@@ -271,6 +271,19 @@ def test_an_event_stream_that_breaks_goes_on_after_the_last_event(visitor: Visit
     assert asked[:2] == [None, "7-0"]
 
 
+def test_a_job_that_nobody_else_may_watch_is_looked_at(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.coordinator.api.bell.MOST", 0)
+    visitor.forgiven.append("503")
+    driver = Driver(visitor.api, "a")
+    page = visitor.page("#/jobs/a")
+    expect(page.locator(".pill")).to_have_text("Waiting")
+    driver.split()
+    expect(page.locator(".pill")).to_have_text("Working")
+    expect(page.get_by_role("status")).to_be_hidden()
+
+
 def test_a_job_is_cancelled_after_a_question(visitor: Visitor) -> None:
     Driver(visitor.api, "a").split()
     page = visitor.page("#/jobs/a")

@@ -10,6 +10,7 @@ import uvicorn
 from services.coordinator.api.app import make_app, make_service
 from shared.errors import PermanentError
 from shared.logs import configure_logs
+from shared.metrics import open_meter
 from shared.settings import Settings
 from shared.starting import start
 
@@ -25,7 +26,7 @@ def main(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     configure_logs(settings.log_level)
     try:
-        app = make_app(make_service(settings))
+        app = make_app(make_service(settings, open_meter(settings, "api")))
     except PermanentError as error:
         print(error.message, file=sys.stderr)
         return USELESS

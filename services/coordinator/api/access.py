@@ -11,14 +11,23 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from limits import RateLimitItemPerMinute
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
+from starlette.concurrency import run_in_threadpool
 
 from services.coordinator.api.service import Served, Service
 from shared.errors import ErrorCode, PermanentError
+from shared.health.vitals import REDIS_FRESH_S
 from shared.keys import ApiKey, Role
 
 COOKIE = "dualface_session"
 FAILED_PER_MINUTE = 60
 """Wrong keys from one address: nobody mistypes so often, and guessing is hopeless anyway."""
+
+SCRAPERS_MAX = 32
+"""Keys that are remembered to have asked for figures."""
+
+NO_KEY = "Give an API key as `Authorization: Bearer df_...`; `dualface keys add` makes one."
+WRONG_KEY = "This API key is unknown or was revoked; `dualface keys add` makes another."
+WRONG_SESSION = "This session has ended, or its key was revoked; sign in again."
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer df_…`")
 _cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="A browser's session.")
@@ -43,21 +52,26 @@ def key_of(
     session: Annotated[str | None, Security(_cookie)] = None,
 ) -> ApiKey:
     """The key of a request. Raises PermanentError UNAUTHORIZED, FORBIDDEN, TOO_MANY_REQUESTS."""
-    return checked(request, lambda: _find(service, request, bearer, session))
+    wrong = NO_KEY if session is None else WRONG_SESSION
+    return checked(
+        request,
+        lambda: _find(service, request, bearer, session),
+        wrong if bearer is None else WRONG_KEY,
+    )
 
 
-def checked(request: Request, find: Callable[[], ApiKey | None]) -> ApiKey:
-    """What `find` finds, counted: neither may a key be used too often, nor may keys be guessed."""
+def checked(request: Request, find: Callable[[], ApiKey | None], wrong: str) -> ApiKey:
+    """What `find` finds, counted: neither may a key be used too often, nor may keys be guessed.
+
+    `wrong`: what is said where it finds none.
+    """
     rates: Rates = request.app.state.rates
     key = find()
     if key is None:
         address = request.client.host if request.client else "-"
         if not rates.take(f"failed:{address}", FAILED_PER_MINUTE):
             raise _too_many("Too many wrong keys from your address; try again in a minute.")
-        raise PermanentError(
-            ErrorCode.UNAUTHORIZED,
-            "Give an API key as `Authorization: Bearer df_...`; `dualface keys add` makes one.",
-        )
+        raise PermanentError(ErrorCode.UNAUTHORIZED, wrong)
     if not rates.take(f"key:{key.id}", key.per_minute):
         raise _too_many(f"More than {key.per_minute} requests a minute, the limit of this key.")
     return key
@@ -110,4 +124,33 @@ AnyKey = Annotated[ApiKey, Depends(key_of)]
 Reader = Annotated[ApiKey, Depends(_Needs(Role.READ))]
 Submitter = Annotated[ApiKey, Depends(_Needs(Role.SUBMIT))]
 Admin = Annotated[ApiKey, Depends(_Needs(Role.ADMIN))]
-Scraper = Annotated[ApiKey, Depends(_Needs(Role.METRICS))]
+
+
+async def _scraper(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    session: Annotated[str | None, Security(_cookie)] = None,
+) -> ApiKey:
+    """As any key with the role; and while Redis is silent one that had it before. Without a thread
+    then: they may all be waiting for Redis."""
+    service: Service = request.app.state.service
+    secret = "" if bearer is None else bearer.credentials
+    known = service.scrapers.get(secret)
+    if known is not None and service.watch.sight().silent_s > REDIS_FRESH_S:
+        return known
+    try:
+        key = await run_in_threadpool(key_of, request, service, bearer, session)
+        _METRICS(key)
+    except PermanentError as error:
+        if error.code in (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN):
+            service.scrapers.pop(secret, None)
+        raise
+    if secret:
+        if len(service.scrapers) >= SCRAPERS_MAX:
+            service.scrapers.clear()
+        service.scrapers[secret] = key
+    return key
+
+
+_METRICS = _Needs(Role.METRICS)
+Scraper = Annotated[ApiKey, Depends(_scraper)]

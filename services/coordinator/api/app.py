@@ -14,15 +14,18 @@ from services.coordinator.api import events, jobs, page, results, system, upload
 from services.coordinator.api.access import Rates
 from services.coordinator.api.bell import Bell
 from services.coordinator.api.pages import Pages
-from services.coordinator.api.problems import Problem, add_handlers, answer, responses
+from services.coordinator.api.problems import NOWHERE, Problem, add_handlers, answer, responses
 from services.coordinator.api.service import Service
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode
+from shared.health.vitals import watch_redis
 from shared.jobs import JobSpec
 from shared.keys import Keys
 from shared.leases import Leases
 from shared.ledger import Ledger
 from shared.logs import Log
+from shared.metrics import Meter
+from shared.metrics.store import metered
 from shared.redisdb import connect
 from shared.settings import Settings, SourceLimits
 from shared.storage import open_store
@@ -48,9 +51,9 @@ HEADERS = {
 }
 
 
-def make_service(settings: Settings) -> Service:
+def make_service(settings: Settings, meter: Meter | None = None) -> Service:
     """Wire what the routes work with; does no I/O but for opening the store."""
-    redis = connect(settings.redis_url)
+    redis, meter = connect(settings.redis_url), meter or Meter("api")
     log = Log(stage="api")
     ledger = Ledger(redis, settings.retention_s, settings.attempts)
     return Service(
@@ -61,10 +64,12 @@ def make_service(settings: Settings) -> Service:
         pages=Pages(ledger),
         leases=Leases(redis, settings.lease_s),
         arenas=ArenaRegistry(redis),
-        store=open_store(settings, patience_s=STORE_PATIENCE_S),
+        store=metered(open_store(settings, patience_s=STORE_PATIENCE_S), meter),
         keys=Keys(redis),
         uploads=Uploads(redis),
         bell=Bell(settings.redis_url, log),
+        watch=watch_redis(settings, meter),
+        meter=meter,
         log=log,
     )
 
@@ -74,10 +79,12 @@ def make_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
+        service.watch.start()
         service.bell.start()
         try:
             yield
         finally:
+            service.watch.close()
             await service.bell.stop()
 
     app = FastAPI(
@@ -89,19 +96,22 @@ def make_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # `/v1/jobs/` without an id is no list; and behind a proxy the redirect would be to http.
+        redirect_slashes=False,
     )
     app.state.service = service
     app.state.rates = Rates(service.settings.redis_url)
     for part in (jobs, events, results, uploads, system, page):
         app.include_router(part.router)
-    add_handlers(app, service.log)
+    add_handlers(app, service.log, service.meter)
     app.add_middleware(Guarded)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 class Guarded:
-    """Security headers on every answer, and a limit on bodies that nobody streams."""
+    """Security headers on every answer, a limit on bodies that nobody streams, and no path whose
+    parts hold a slash."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
@@ -120,6 +130,11 @@ class Guarded:
                 message = {**message, "headers": [*given, *more]}
             await send(message)
 
+        if b"%2f" in (scope.get("raw_path") or b"").lower():
+            # Routes are found by the decoded path: a part of one would pass for several.
+            problem = answer(404, ErrorCode.NOT_FOUND.value, NOWHERE)
+            await problem(scope, receive, sent)
+            return
         headers = dict(scope.get("headers", ()))
         length = headers.get(b"content-length", b"0")
         streamed = scope["method"] == "POST" and scope["path"] == "/v1/jobs"

@@ -17,6 +17,10 @@ CHANNEL = "df:bell"
 MOST = 2000
 """Watchers of one process: each is an open connection."""
 
+FULL_S = 120.0
+"""Until somebody whom there was no room for may ask again; room comes when streams end, so they had
+better look at the job meanwhile."""
+
 
 class Bell:
     """Runs in the server's event loop."""
@@ -46,7 +50,11 @@ class Bell:
         Raises TemporaryError BUSY when too many watch already.
         """
         if sum(map(len, self._waiting.values())) >= MOST:
-            raise TemporaryError(ErrorCode.BUSY, "Too many watch jobs just now; poll instead.", 5.0)
+            raise TemporaryError(
+                ErrorCode.BUSY,
+                "Too many watch jobs just now; look at the job every few seconds instead.",
+                FULL_S,
+            )
         event = asyncio.Event()
         self._waiting[job].add(event)
         try:

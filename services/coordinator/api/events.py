@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from services.coordinator.api.access import Reader
 from services.coordinator.api.jobs import JobId
@@ -64,20 +65,38 @@ async def events(
         raise PermanentError(ErrorCode.BAD_OPTION, f"Last-Event-ID: {error}.") from error
     if view.state.ended and not waiting:
         return Response(status_code=204)  # tells an EventSource not to come again
-    stream = _stream(service, job_id, last_event_id or None)
-    return StreamingResponse(
-        stream,
-        media_type="text/event-stream",
-        # A proxy is not to collect them first.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return _Watching(service, job_id, last_event_id or None)
 
 
-async def _stream(service: Service, job: str, after: str | None) -> AsyncIterator[bytes]:
+class _Watching(StreamingResponse):
+    """A stream that takes its room before it says that there is one, and gives it back however it
+    ends: also where nobody read a word of it."""
+
+    def __init__(self, service: Service, job: str, after: str | None) -> None:
+        self._service = service
+        self._job = job
+        self._after = after
+        super().__init__(
+            iter(()),
+            media_type="text/event-stream",
+            # A proxy is not to collect them first.
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Raises TemporaryError BUSY, before anything was answered, when too many watch."""
+        with self._service.bell.watching(self._job) as rung:
+            self.body_iterator = _stream(self._service, self._job, self._after, rung)
+            await super().__call__(scope, receive, send)
+
+
+async def _stream(
+    service: Service, job: str, after: str | None, rung: asyncio.Event
+) -> AsyncIterator[bytes]:
     """Ends when the job has, after LONGEST_S, or with Redis; clients come again by themselves."""
     loop = asyncio.get_running_loop()
     until = loop.time() + LONGEST_S
-    with suppress(RedisError, TemporaryError), service.bell.watching(job) as rung:
+    with suppress(RedisError, TemporaryError):
         while loop.time() < until:
             rung.clear()
             # The state first: what comes after it is read then is not lost.

@@ -53,6 +53,7 @@ IdempotencyKey = Annotated[
 ]
 
 _OTHER_JOB = "This Idempotency-Key was used for a job with other options."
+_OTHER_FILE = "This Idempotency-Key was used for a job of another file."
 _OTHER_UPLOAD = "This upload became a job with other options; upload it again for another job."
 _THERE: Responses = {200: {"model": Job, "description": "The job was there"}}
 _SPEC = {
@@ -115,7 +116,15 @@ async def submit(
     if kind == "multipart/form-data":
         keep = await run_in_threadpool(_is_wanted, service, key, job)
         check = partial(_spec_of_form, service)
-        form = await receive_form(request, service, key, partial(place, job), check, keep=keep)
+        form = await receive_form(
+            request,
+            service,
+            key,
+            partial(place, job),
+            check,
+            keep=keep,
+            digest=idempotency_key is not None,
+        )
         was_there = await run_in_threadpool(_enter_form, service, key, job, form)
     elif kind == "application/json":
         text = await _body(request)
@@ -187,15 +196,24 @@ def retry(service: Served, key: Submitter, job_id: JobId) -> Job:
     """
     view = service.view(job_id, key)
     if view.state not in (JobState.FAILED, JobState.CANCELLED):
-        raise PermanentError(
-            ErrorCode.CONFLICT, f"The job is {view.state.value}; only failed and cancelled ones go."
-        )
+        raise PermanentError(ErrorCode.CONFLICT, _why_not_again(view.state))
     if _is_gone(service, view):
         raise PermanentError(
             ErrorCode.CONFLICT, "Its source is not kept any more; upload it as a new job."
         )
-    service.ledger.submit(job_id, view.spec, view.owner, most_live=key.most_live)
+    # An admin may have it made again when the owner has no key any more: then as it was signed.
+    secret = "" if view.spec.webhook is None else service.keys.webhook_secret(view.owner)
+    service.ledger.submit(
+        job_id, view.spec, view.owner, most_live=key.most_live, webhook_secret=secret
+    )
     return job_of(service.view(job_id, key))
+
+
+def _why_not_again(state: JobState) -> str:
+    """Why a job in this state is not made again, and what to do."""
+    if state is JobState.SUCCEEDED:
+        return "The job has succeeded, and its result is there; for another one submit another job."
+    return f"The job is {state.value}; wait for its end, or cancel it, before it is made again."
 
 
 def _is_gone(service: Service, view: JobView) -> bool:
@@ -259,51 +277,77 @@ def _check(service: Service, spec: JobSpec) -> None:
 
 def _enter_form(service: Service, key: ApiKey, job: str, form: Form) -> bool:
     """As `_enter`. What the form stored goes unless it became the job's source."""
+    sent = f"{form.size}:{form.digest}"
     try:
-        return _enter(service, key, job, _spec_of_form(service, form), _OTHER_JOB)
+        was_there = _enter(service, key, job, _spec_of_form(service, form), _OTHER_JOB, sent)
+        if _differ(service.ledger.sent(job), sent):
+            raise PermanentError(ErrorCode.CONFLICT, _OTHER_FILE)
+        return was_there
     finally:
         # When Redis is away nobody knows; what belongs to no job is removed later.
-        there = service.ledger.view(job) if form.stored >= 0 else None
-        if form.stored >= 0 and (there is None or there.spec.source != form.key):
+        there = service.ledger.view(job) if form.stored else None
+        if form.stored and (there is None or there.spec.source != form.key):
             service.store.delete(form.key)
+
+
+def _differ(kept: str, sent: str) -> bool:
+    """True when they are of different bytes: "SIZE:SHA256" each. What is not known of one of them,
+    as of jobs that an older release entered, is not compared."""
+    pairs = zip(kept.split(":"), sent.split(":"), strict=False)
+    return any(one and other and one != other for one, other in pairs)
 
 
 def _enter_spec(service: Service, key: ApiKey, job: str, text: bytes) -> tuple[str, bool]:
     """As `_enter`, with the job's id before it, which is the upload's if `source` is one."""
     spec = read_spec(text)
     by_upload = spec.source.startswith(REFERENCE)
-    job, spec = _resolve(service, key, job, spec)
+    job, spec, sent = _resolve(service, key, job, spec)
     _check(service, spec)
-    return job, _enter(service, key, job, spec, _OTHER_UPLOAD if by_upload else _OTHER_JOB)
+    other = _OTHER_UPLOAD if by_upload else _OTHER_JOB
+    return job, _enter(service, key, job, spec, other, sent)
 
 
-def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec]:
-    """Id and spec of a job whose source is a reference. Raises PermanentError."""
+def _resolve(service: Service, key: ApiKey, job: str, spec: JobSpec) -> tuple[str, JobSpec, str]:
+    """Id and spec of a job whose source is a reference, and as which bytes it was sent ("": nobody
+    sent it here now). Raises PermanentError."""
     if spec.source.startswith(REFERENCE):
         upload_id = spec.source.removeprefix(REFERENCE)
         there = service.ledger.view(upload_id)
         if there is not None and there.owner == key.owner:  # it is a job already
             given = {"source": there.spec.source, "name": spec.name or there.spec.name}
-            return upload_id, spec.model_copy(update=given)
+            return upload_id, spec.model_copy(update=given), ""
         upload = service.uploads.find(upload_id, key.owner)
         if not upload.stored:
             raise PermanentError(ErrorCode.CONFLICT, "The upload is not complete yet.")
-        return upload.id, spec.model_copy(
-            update={"source": upload.key, "name": spec.name or upload.name}
-        )
+        given = {"source": upload.key, "name": spec.name or upload.name}
+        return upload.id, spec.model_copy(update=given), str(upload.stored_bytes)
     check_reference(spec.source, service.settings)
-    return job, spec
+    return job, spec, ""
 
 
-def _enter(service: Service, key: ApiKey, job: str, spec: JobSpec, other: str) -> bool:
+def _webhook_secret(service: Service, key: ApiKey, spec: JobSpec) -> str:
+    """What signs the job's webhook, "" when it has none. Raises PermanentError when nothing would:
+    anybody could send what comes unsigned."""
+    secret = "" if spec.webhook is None else service.keys.webhook_secret(key.owner)
+    if spec.webhook is not None and not secret:
+        raise PermanentError(
+            ErrorCode.BAD_OPTION, f"webhook: {key.owner} has no key that could sign it; add one."
+        )
+    return secret
+
+
+def _enter(service: Service, key: ApiKey, job: str, spec: JobSpec, other: str, sent: str) -> bool:
     """Write the job into the ledger; True when it was there. Raises PermanentError CONFLICT with
-    the sentence `other` when the same id stands for something else."""
+    the sentence `other` when the same id stands for something else. `sent`: as `Jobs.submit`."""
     was_there = service.ledger.state(job) is not None
     if not was_there:
-        service.ledger.submit(job, spec, key.owner, most_live=key.most_live)
+        secret = _webhook_secret(service, key, spec)
+        service.ledger.submit(
+            job, spec, key.owner, most_live=key.most_live, webhook_secret=secret, sent=sent
+        )
     there = service.view(job, key)
-    sent = f"{job_folder(job)}/"
-    if spec.source.startswith(sent) and there.spec.source.startswith(sent):
+    folder = f"{job_folder(job)}/"
+    if spec.source.startswith(folder) and there.spec.source.startswith(folder):
         spec = spec.model_copy(update={"source": there.spec.source})  # sent twice
     if there.owner != key.owner or there.spec != spec:
         raise PermanentError(ErrorCode.CONFLICT, other)

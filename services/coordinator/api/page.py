@@ -27,12 +27,14 @@ TYPES = {
 }
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 def index() -> Response:
     """The page."""
     return _file("index.html")
 
 
+@router.head("/page/{name}", include_in_schema=False)
 @router.get("/page/{name}", include_in_schema=False)
 def part(name: str) -> Response:
     """What it is made of."""

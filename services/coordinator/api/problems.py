@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,11 +12,25 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from shared.errors import DualfaceError, ErrorCode, TemporaryError
+from shared.errors import DualfaceError, ErrorCode, RedisAwayError, TemporaryError
 from shared.logs import Log
+from shared.metrics import Meter
+from shared.metrics.catalogue import REDIS_ERRORS
 from shared.redisdb import RedisError, explained, may_pass
 
 MEDIA_TYPE = "application/problem+json"
+
+NOWHERE = "There is nothing at this path; /v1/openapi.json lists what there is."
+OTHER_METHODS = "This path has no such method; `Allow` names those it has."
+
+SHAPES = {
+    "job_id": "an id has letters, digits, `-` and `_`, at most 64 of them",
+    "upload_id": "the id of an upload has 32 of the digits 0-9 and a-f",
+    "name": "a thumbnail is called like 000000-000000.jpg",
+    "cursor": "give `next` of a page as it is",
+    "Last-Event-ID": "give the `id` of an event as it is",
+}
+"""In words, by parameter, what a pattern asks for."""
 
 STATUS = {
     ErrorCode.BAD_OPTION: 422,
@@ -117,6 +132,17 @@ def answer(
     )
 
 
+def _wrong(each: Mapping[str, Any]) -> dict[str, str]:
+    """Which field, and why: of one of the errors that FastAPI found."""
+    where, kind = [str(part) for part in each["loc"]], each["type"]
+    reason = str(each["msg"])
+    if kind == "string_pattern_mismatch":
+        reason = SHAPES.get(where[-1], "it has not the form that /v1/openapi.json shows")
+    elif kind == "json_invalid":
+        where, reason = where[:1], f"it is no JSON ({each['ctx']['error']})"
+    return {"field": ".".join(where), "reason": reason}
+
+
 def of_error(error: DualfaceError) -> JSONResponse:
     """The problem for one of our own errors."""
     temporary = isinstance(error, TemporaryError)
@@ -130,28 +156,29 @@ def of_error(error: DualfaceError) -> JSONResponse:
     return answer(status, error.code.value, error.message, headers=headers)
 
 
-def add_handlers(app: FastAPI, log: Log) -> None:
-    """Every error of a route becomes a problem; no traceback reaches a client."""
+def add_handlers(app: FastAPI, log: Log, meter: Meter) -> None:
+    """Every error of a route becomes a problem; no traceback reaches a client. Those of Redis are
+    counted."""
 
     @app.exception_handler(DualfaceError)
     def _ours(_: Request, error: DualfaceError) -> JSONResponse:
+        if isinstance(error, RedisAwayError):
+            meter.count(REDIS_ERRORS, stage="api")
         return of_error(error)
 
     @app.exception_handler(RedisError)
     def _redis(request: Request, error: RedisError) -> JSONResponse:
         if not may_pass(error):
             return _unexpected(request, error)
+        meter.count(REDIS_ERRORS, stage="api")
         return of_error(explained(error))
 
     @app.exception_handler(RequestValidationError)
     def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        found = [
-            {"field": ".".join(str(part) for part in each["loc"]), "reason": str(each["msg"])}
-            for each in error.errors()[:20]
-        ]
-        first = found[0] if found else {"field": "", "reason": "not valid"}
-        detail = f"{first['field']}: {first['reason']}."
-        return answer(422, ErrorCode.BAD_OPTION.value, detail, found)
+        found = [_wrong(each) for each in error.errors()[:20]]
+        first = found[0] if found else {"field": "request", "reason": "not valid"}
+        name = first["field"].split(".", 1)[-1]  # where it was is for programs
+        return answer(422, ErrorCode.BAD_OPTION.value, f"{name}: {first['reason']}.", found)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -159,8 +186,11 @@ def add_handlers(app: FastAPI, log: Log) -> None:
         if error.status_code == 405:
             # Starlette names those of one route; a path may have several.
             headers["Allow"] = ", ".join(sorted(methods_of(app, request.scope["path"])))
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
-        return answer(error.status_code, code, f"{error.detail}.", headers=headers)
+        code, detail = {
+            404: ("not_found", NOWHERE),
+            405: ("method_not_allowed", OTHER_METHODS),
+        }.get(error.status_code, ("bad_request", f"{error.detail.removesuffix('.')}."))
+        return answer(error.status_code, code, detail, headers=headers)
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -7,6 +7,7 @@ store slows its sender down and nothing piles up.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,26 +36,36 @@ _writers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
 
 @dataclass
 class Form:
-    """What an upload form brought; its file is in the store under `key`, `stored` bytes of it."""
+    """What an upload form brought: a file of `size` bytes with this SHA-256 ("": not asked for),
+    in the store under `key` if it is `stored`."""
 
     name: str = ""
     key: str = ""
     spec: str = ""
-    stored: int = -1
+    size: int = 0
+    digest: str = ""
+    stored: bool = False
 
 
 class Inflow:
     """An object of the store that is being written while its bytes come in."""
 
-    def __init__(self, service: Service, key: str, limit: int) -> None:
-        """`limit`: most bytes."""
+    def __init__(
+        self, service: Service, key: str, limit: int, *, keep: bool = True, digest: bool = False
+    ) -> None:
+        """`limit`: most bytes. Without `keep` they are dropped. `digest`: SHA-256 is asked for."""
+        self._sum = hashlib.sha256() if digest else None
         self._limit = limit
         self._bytes = 0
         self._space = asyncio.Semaphore(AHEAD)
         self._pieces: queue.SimpleQueue[bytes | DualfaceError | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         store = service.store
-        self._writer = self._loop.run_in_executor(_writers, lambda: store.write(key, self._taken()))
+
+        def write() -> int:
+            return store.write(key, self._taken()) if keep else sum(map(len, self._taken()))
+
+        self._writer = self._loop.run_in_executor(_writers, write)
         # It may fail while nobody has a piece for it: whoever waits for space learns of it.
         self._writer.add_done_callback(lambda _: self._space.release())
 
@@ -74,6 +85,11 @@ class Inflow:
         self._pieces.put(None)
         return await self._writer
 
+    @property
+    def digest(self) -> str:
+        """Of all bytes, when it is finished; "" where it was not asked for."""
+        return "" if self._sum is None else self._sum.hexdigest()
+
     async def abandon(self) -> None:
         """Nothing of it stays."""
         self._pieces.put(TemporaryError(ErrorCode.BUSY, "The upload was broken off."))
@@ -89,6 +105,8 @@ class Inflow:
             if isinstance(piece, DualfaceError):
                 raise piece
             self._loop.call_soon_threadsafe(self._space.release)
+            if self._sum is not None:
+                self._sum.update(piece)
             yield piece
 
 
@@ -122,18 +140,18 @@ async def receive_form(
     check: Callable[[Form], object],
     *,
     keep: bool,
+    digest: bool,
 ) -> Form:
     """Store the file of a multipart/form-data request under what `place` makes of its suffix;
-    without `keep` it is read and dropped.
+    without `keep` it is read and dropped. `digest`: SHA-256 is asked for.
 
     `check` is called in a thread before the object is there, and also before the first byte where
     `spec` came before the file: what it raises passes, and nothing is stored.
     """
     limit = upload_limit(service, key)
-    check_length(request, limit + SPEC_BYTES_MAX)
+    check_length(request, limit, beside=SPEC_BYTES_MAX)
     reader = _FormReader(request.headers["content-type"])
     flow: Inflow | None = None
-    size = 0
     try:
         async for piece in _pieces(request):
             reader.feed(piece)
@@ -141,19 +159,19 @@ async def receive_form(
                 reader.form.key = place(suffix_of(reader.form.name))
                 if reader.form.spec:
                     await run_in_threadpool(check, reader.form)
-                flow = Inflow(service, reader.form.key, limit) if keep else None
+                flow = Inflow(service, reader.form.key, limit, keep=keep, digest=digest)
             for data in reader.taken():
-                size += len(data)
+                reader.form.size += len(data)
                 if flow is not None:
                     await flow.put(data)
         reader.close()
-        if reader.file_name is None:
+        if flow is None:
             raise PermanentError(ErrorCode.BAD_OPTION, "file: the form has no file of that name.")
-        if not size:
+        if not reader.form.size:
             raise PermanentError(ErrorCode.BAD_OPTION, "file: it is empty; it is to be the video.")
         await run_in_threadpool(check, reader.form)
-        if flow is not None:
-            reader.form.stored = await flow.finish()
+        await flow.finish()
+        reader.form.digest, reader.form.stored = flow.digest, keep
     except BaseException:
         if flow is not None:
             await flow.abandon()
@@ -166,10 +184,13 @@ def upload_limit(service: Service, key: ApiKey) -> int:
     return min(key.most_bytes or service.limits.size_bytes, service.limits.size_bytes)
 
 
-def check_length(request: Request, limit: int) -> None:
-    """Raises PermanentError TOO_LARGE before a byte is read, where the sender says how many."""
+def check_length(request: Request, limit: int, beside: int = 0) -> None:
+    """Raises PermanentError TOO_LARGE before a byte is read, where the sender says how many.
+
+    `beside`: most bytes that come with those of the source.
+    """
     text = request.headers.get("content-length", "")
-    if text.isdecimal() and int(text) > limit:
+    if text.isdecimal() and int(text) > limit + beside:
         raise too_large(limit)
 
 
@@ -268,7 +289,7 @@ class _FormReader:
         if self._part == "file":
             if self.file_name is not None:
                 raise PermanentError(ErrorCode.BAD_OPTION, "file: only one, please.")
-            self.file_name = options.get(b"filename", b"").decode(errors="replace")
+            self.file_name = _plain(options.get(b"filename", b"").decode(errors="replace"))
             self.form.name = self.file_name.replace("\\", "/").rpartition("/")[2][:255]
             self.form.spec = self._spec.decode(errors="replace")  # if it came first
         elif self._part != "spec":
@@ -286,3 +307,11 @@ class _FormReader:
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _plain(name: str) -> str:
+    """A file's name as it was before it went into a form: browsers and curl hide these three
+    characters so, and no other (HTML standard, multipart/form-data)."""
+    for hidden, meant in (("%22", '"'), ("%0D", "\r"), ("%0A", "\n")):
+        name = name.replace(hidden, meant)
+    return name

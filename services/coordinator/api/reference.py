@@ -74,11 +74,11 @@ def render(openapi: Schema) -> str:
 
 
 def operations(openapi: Schema) -> Iterator[tuple[str, Schema]]:
-    """Routes as "GET /v1/jobs", in the order of the page."""
+    """Routes as "GET /v1/jobs", in the order of the page; HEAD goes with its GET."""
     for tag in HEADINGS:
         for path, methods in openapi["paths"].items():
             for method, operation in methods.items():
-                if tag in operation["tags"]:
+                if tag in operation["tags"] and not (method == "head" and "get" in methods):
                     yield f"{method.upper()} {path}", operation
 
 
@@ -105,7 +105,10 @@ def _routes(openapi: Schema) -> Iterator[str]:
             told = tag
         yield from (f"### `{route}`", "")
         yield from ("\n".join(_paragraph(operation)), "")
-        yield from (f"Role: {_role(route)}.", "")
+        method, _, path = route.partition(" ")
+        headed = method == "GET" and "head" in openapi["paths"][path]
+        more = " `HEAD` answers the same without the body." if headed else ""
+        yield from (f"Role: {_role(route)}.{more}", "")
         yield from _parameters(openapi, operation)
         yield from _body(openapi, operation)
         yield from _answers(operation)

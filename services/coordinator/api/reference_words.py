@@ -16,7 +16,6 @@ ROLES: dict[str, Role | None] = {
     "POST /v1/jobs/{job_id}/retry": Role.SUBMIT,
     "GET /v1/jobs/{job_id}/events": Role.READ,
     "GET /v1/jobs/{job_id}/result": Role.READ,
-    "HEAD /v1/jobs/{job_id}/result": Role.READ,
     "GET /v1/jobs/{job_id}/report": Role.READ,
     "GET /v1/jobs/{job_id}/tracks": Role.READ,
     "GET /v1/jobs/{job_id}/thumbnails": Role.READ,
@@ -61,8 +60,7 @@ curl -N -H "$AUTH" -H "Last-Event-ID: 0-0" "$API/v1/jobs/$JOB/events"
 curl -L -H "$AUTH" -o talk-split.mp4 "$API/v1/jobs/$JOB/result"
 
 curl -H "$AUTH" -r 0-1023 -o head.mp4 "$API/v1/jobs/$JOB/result?redirect=false"
-""",
-    "HEAD /v1/jobs/{job_id}/result": """
+
 curl -I -H "$AUTH" "$API/v1/jobs/$JOB/result?redirect=false"
 """,
     "GET /v1/jobs/{job_id}/report": """
@@ -308,7 +306,7 @@ MEANINGS = {
     ErrorCode.CONFLICT: _answer(
         ErrorCode.CONFLICT,
         "the job or upload is not in a state for that, or the Idempotency-Key or upload means "
-        "another job",
+        "another job or file",
         "look at the job; the sentence says which",
     ),
     ErrorCode.OVER_QUOTA: _answer(
@@ -330,7 +328,9 @@ MEANINGS = {
 """Of every code of ours."""
 
 HTTP_MEANINGS = {
-    "bad_request": Meaning(400, False, "the body can't be read", "mend the request"),
+    "bad_request": Meaning(
+        400, False, "the body can't be read, or is a part where the whole is wanted", "mend it"
+    ),
     "method_not_allowed": Meaning(405, False, "the path has other methods", "see `Allow`"),
     "length_required": Meaning(411, False, "the length of the body is not said", "say it"),
     "range_not_satisfiable": Meaning(

@@ -75,7 +75,7 @@ def result(
     view = service.view(job_id, key)
     made = view.result
     if view.state is not JobState.SUCCEEDED or made is None:
-        raise PermanentError(ErrorCode.CONFLICT, f"There is no result: the job is {view.state}.")
+        raise PermanentError(ErrorCode.CONFLICT, _why_none(view.state))
     name = file_name(view)
     redirect = redirect and service.settings.result_links
     link = service.store.link(made.key, LINK_S, name) if redirect else None
@@ -106,6 +106,12 @@ def source(request: Request, service: Served, key: Reader, job_id: JobId) -> Res
     return _object(request, service, view.spec.source, "video/mp4", None)
 
 
+@router.head(
+    "/{job_id}/report",
+    operation_id="report_head",
+    response_class=Response,
+    responses=_REPORT | responses(404, 416),
+)
 @router.get(
     "/{job_id}/report",
     response_class=Response,
@@ -117,6 +123,12 @@ def report(request: Request, service: Served, key: Reader, job_id: JobId) -> Res
     return _object(request, service, report_key(job_id), "application/json", None)
 
 
+@router.head(
+    "/{job_id}/tracks",
+    operation_id="tracks_head",
+    response_class=Response,
+    responses=_TRACKS | responses(404, 416),
+)
 @router.get(
     "/{job_id}/tracks",
     response_class=Response,
@@ -138,6 +150,12 @@ def thumbnails(service: Served, key: Reader, job_id: JobId) -> Thumbnails:
     return Thumbnails(thumbnails=[Thumbnail(name=name, url=f"{base}/{name}") for name in names])
 
 
+@router.head(
+    "/{job_id}/thumbnails/{name}",
+    operation_id="thumbnail_head",
+    response_class=Response,
+    responses=_PICTURE | responses(404, 416),
+)
 @router.get(
     "/{job_id}/thumbnails/{name}",
     response_class=Response,
@@ -156,6 +174,15 @@ def thumbnail(
     if found.status_code in (200, 206):
         found.headers["Cache-Control"] = "private, max-age=3600"
     return found
+
+
+def _why_none(state: JobState) -> str:
+    """Why a job in this state has no result, and what to do."""
+    if state is JobState.FAILED:
+        return "The job has failed, so it has no result; its `error` says why."
+    if state is JobState.CANCELLED:
+        return "The job was cancelled, so it has no result; submit it anew, or retry it."
+    return f"The job is {state}, so it has no result yet; wait for its end."
 
 
 def file_name(view: JobView) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,10 +11,12 @@ from services.coordinator.api.bell import Bell
 from services.coordinator.api.pages import Pages
 from shared.arena.registry import ArenaRegistry
 from shared.errors import ErrorCode, PermanentError
+from shared.health.vitals import RedisWatch
 from shared.keys import ApiKey, Keys, Role
 from shared.leases import Leases
 from shared.ledger import JobView, Ledger
 from shared.logs import Log
+from shared.metrics import Meter
 from shared.redisdb import Connection
 from shared.settings import Settings, SourceLimits
 from shared.storage.base import ObjectStore
@@ -36,7 +38,12 @@ class Service:
     keys: Keys
     uploads: Uploads
     bell: Bell
+    watch: RedisWatch
+    meter: Meter
     log: Log
+    scrapers: dict[str, ApiKey] = field(default_factory=dict)
+    """Keys that were let ask for figures, by their secret: while Redis is silent nobody can look
+    them up, and then the figures matter most."""
 
     def view(self, job: str, key: ApiKey) -> JobView:
         """A job that `key` may see. Raises PermanentError NOT_FOUND for any other: whether it is

@@ -9,7 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import JSONResponse
 
-from services.coordinator.api.access import COOKIE, Admin, AnyKey, Scraper, checked
+from services.coordinator.api.access import (
+    COOKIE,
+    WRONG_KEY,
+    Admin,
+    AnyKey,
+    Scraper,
+    checked,
+)
 from services.coordinator.api.problems import EVERYWHERE, Responses, responses
 from services.coordinator.api.service import Served, Service
 from shared.arena.base import POOLS
@@ -70,12 +77,19 @@ def system(service: Served, _: Admin) -> System:
     )
 
 
+@router.head("/healthz", operation_id="healthz_head", response_model=Health)
 @router.get("/healthz", response_model=Health)
 def healthz() -> Health:
     """The process lives."""
     return Health(status="ok")
 
 
+@router.head(
+    "/readyz",
+    operation_id="readyz_head",
+    response_model=Health,
+    responses={503: {"model": Health}},
+)
 @router.get("/readyz", response_model=Health, responses={503: {"model": Health}})
 def readyz(service: Served) -> Response:
     """It can take work: Redis and store answer."""
@@ -92,7 +106,7 @@ def begin_session(
     key: Annotated[str, Body(embed=True, max_length=200)],
 ) -> Session:
     """For browsers: a cookie in exchange for a key, so that pages and players need no key."""
-    found = checked(request, lambda: service.keys.find(key))
+    found = checked(request, lambda: service.keys.find(key), WRONG_KEY)
     response.set_cookie(
         COOKIE,
         service.keys.begin_session(key),
@@ -116,10 +130,12 @@ def session(key: AnyKey) -> Session:
     response_class=Response,
     responses=_TEXT | responses(*EVERYWHERE),
 )
-def metrics(service: Served, _: Scraper) -> Response:
+async def metrics(request: Request, _: Scraper) -> Response:
     """Figures of this process and, on a single machine, of all of them."""
     from shared.metrics import render_metrics
 
+    # Some 10 ms of the loop, and no thread: while Redis is silent they may all be waiting for it.
+    service: Service = request.app.state.service
     body, content_type = render_metrics(service.settings)
     return Response(body, media_type=content_type)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from services.coordinator.api.access import Submitter
@@ -37,6 +37,8 @@ IdempotencyKey = Annotated[
     ),
 ]
 
+_OTHER = "This Idempotency-Key was used for an upload of something else."
+
 UploadId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
@@ -50,9 +52,7 @@ def begin(
     """Announce an upload; it has to be complete, and submitted as a job, within a day."""
     limit = upload_limit(service, key)
     if request.size_bytes > limit:
-        raise PermanentError(
-            ErrorCode.BAD_OPTION, f"size_bytes: more than {limit}, the most for a source."
-        )
+        raise too_large(limit)
     upload = service.uploads.begin(key.owner, request.name, request.size_bytes)
     if idempotency_key is not None:
         upload = service.uploads.named(upload, idempotency_key)
@@ -60,6 +60,7 @@ def begin(
         if known is not None:
             return _again(service, known, request)
         if service.ledger.state(upload.id) is not None:
+            _check_became(service, upload)
             return _links(upload)
     _check_open(service, key)
     if request.direct:
@@ -94,10 +95,16 @@ def _again(service: Served, upload: Upload, request: UploadRequest) -> UploadLin
         request.direct,
     )
     if not same:
-        raise PermanentError(
-            ErrorCode.CONFLICT, "This Idempotency-Key was used for an upload of something else."
-        )
+        raise PermanentError(ErrorCode.CONFLICT, _OTHER)
     return _links(upload) if upload.stored else _with_parts(service, upload)
+
+
+def _check_became(service: Served, upload: Upload) -> None:
+    """Raises PermanentError CONFLICT where the job was made of another number of bytes than are
+    announced now; a number that is not known is not compared."""
+    size, _, _ = service.ledger.sent(upload.id).partition(":")
+    if size and upload.size_bytes and size != str(upload.size_bytes):
+        raise PermanentError(ErrorCode.CONFLICT, _OTHER)
 
 
 def _links(upload: Upload) -> UploadLinks:
@@ -138,6 +145,12 @@ def _with_parts(service: Served, upload: Upload) -> UploadLinks:
 async def content(request: Request, service: Served, key: Submitter, upload_id: UploadId) -> Stored:
     """The bytes of an upload, as the body."""
     upload = await run_in_threadpool(service.uploads.find, upload_id, key.owner)
+    if "content-range" in request.headers:  # RFC 9110 section 14.5
+        raise HTTPException(
+            400,
+            "A PUT brings the whole video, and this one has a Content-Range; send it whole "
+            "(what goes in parts is begun with `direct`).",
+        )
     if upload.multipart:
         raise PermanentError(ErrorCode.CONFLICT, "This upload goes to the links of its parts.")
     if upload.stored and request.headers.get("content-length") == str(upload.stored_bytes):

@@ -31,7 +31,9 @@ export async function watch(job, heard, signal) {
     } catch (error) {
       if (signal.aborted) return;
       if (error.passes === false) throw error;
-      if (error.passes) connectionLost(error);
+      // No room for one more who watches: whoever hears of progress looks at the job itself.
+      if (error.code === "busy") heard({ kind: "progress" });
+      else if (error.passes) connectionLost(error);
     } finally {
       signal.removeEventListener("abort", stop);
       removeEventListener("online", stop);
