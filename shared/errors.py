@@ -5,6 +5,7 @@
     │   └── StoreRefusedError  nobody's job's fault: the object store is set up wrong
     ├── TemporaryError      the world's fault: repeated after `delay_s`, a bounded number of times
     │   └── DeferredError   nobody's fault: what it needs is in use; repeated, and not counted
+    │       ├── RedisAwayError  Redis does not answer, or can't write
     │       ├── StoreAwayError  the object store does not answer
     │       └── ArenaAwayError  the arena was withdrawn, or is not announced yet
     ├── EngineError         an engine can't do a piece of work; the next one of its stage does it
@@ -104,6 +105,10 @@ class TemporaryError(DualfaceError):
 
 class DeferredError(TemporaryError):
     """Nothing failed: what the work needs is in use. It is given back and uses up no try."""
+
+
+class RedisAwayError(DeferredError):
+    """Redis did not answer, or can't write, for as long as a call is repeated; as to every job."""
 
 
 class StoreAwayError(DeferredError):

@@ -8,6 +8,7 @@ wanted? And shall the worker come to its end?
 from __future__ import annotations
 
 import faulthandler
+import threading
 import time
 from collections.abc import Callable
 
@@ -28,13 +29,21 @@ class Guard:
         self._stall_s = stall_s
         self._next_look = 0.0
         self._allowance_s = 0.0
+        self._thread: int | None = None
         self.is_draining = is_draining
         self.on_step = on_step
 
     def begin(self) -> None:
         """A piece of work begins."""
         self._next_look = self._allowance_s = 0.0
+        self._thread = threading.get_ident()
         self.feed()
+
+    def waits(self) -> None:
+        """What the work needs does not answer; nothing hangs. From any thread: only the one that
+        works counts, while it does."""
+        if self._thread == threading.get_ident():
+            self.feed()
 
     def allow(self, seconds: float) -> None:
         """Steps of this piece of work may take so much longer than others'."""
@@ -60,5 +69,6 @@ class Guard:
 
     def end(self) -> None:
         """The piece of work is through."""
+        self._thread = None
         if self._stall_s > 0:
             faulthandler.cancel_dump_traceback_later()

@@ -82,5 +82,6 @@ def configure_logs(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
     names = logging.getLevelNamesMapping()
     logging.getLogger("dualface").setLevel(names.get(level.upper(), logging.INFO))

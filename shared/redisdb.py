@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
+from typing import TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from shared.errors import ErrorCode, PermanentError, TemporaryError
+from shared.errors import ErrorCode, PermanentError, RedisAwayError
+
+T = TypeVar("T")
 
 Connection = redis.Redis
 RedisError = redis.RedisError
@@ -21,13 +25,42 @@ SOCKET_TIMEOUT_S = 10.0
 """Longer than any blocking pop this project makes (2 s), short enough to notice a dead server."""
 
 
-def connect(url: str) -> Connection:
+RETRIES = 5
+"""Of a call, until its caller hears of it: a minute for a server that is silent, 3 s where there is
+none."""
+
+
+class _PatientRetry(Retry):
+    """Says after every try that failed that Redis is waited for."""
+
+    def __init__(self, on_wait: Callable[[], None]) -> None:
+        super().__init__(ExponentialBackoff(cap=1.0, base=0.05), RETRIES)
+        # A function: each connection has a deep copy of this, which for a method is one of its
+        # object, too.
+        self._on_wait: Callable[[], None] = lambda: on_wait()
+
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., object],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        def failed(*what: object) -> object:
+            self._on_wait()
+            return fail(*what)
+
+        return super().call_with_retry(do, failed, is_retryable, with_failure_count)
+
+
+def connect(url: str, on_wait: Callable[[], None] = lambda: None) -> Connection:
     """A connection pool for `url`; answers are str. Does no I/O until first used.
 
-    Raises PermanentError BAD_OPTION when it is no Redis URL.
+    `on_wait` is called whenever Redis did not answer, every SOCKET_TIMEOUT_S at least, by the
+    thread that waits. Raises PermanentError BAD_OPTION when it is no Redis URL.
     """
     try:
-        return _connect(url)
+        return _connect(url, on_wait)
     except ValueError as error:
         raise PermanentError(
             ErrorCode.BAD_OPTION,
@@ -35,27 +68,34 @@ def connect(url: str) -> Connection:
         ) from error
 
 
-def _connect(url: str) -> Connection:
+def _connect(url: str, on_wait: Callable[[], None]) -> Connection:
     return redis.Redis.from_url(
         url,
         decode_responses=True,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=3.0,
         health_check_interval=15,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        retry=_PatientRetry(on_wait),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )
+
+
+def connect_once(url: str, within_s: float) -> Connection:
+    """Like `connect`, for who would rather know at once: no call is repeated, none blocks longer
+    than `within_s` for connecting and as long again for the answer."""
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=within_s,
+        socket_connect_timeout=within_s,
+        retry=Retry(NoBackoff(), retries=0),
     )
 
 
 def answers(url: str, within_s: float) -> bool:
     """True when the server answers a ping on a connection of its own; asked once, blocks no longer
     than `within_s` for connecting and as long again for the answer."""
-    connection = redis.Redis.from_url(
-        url,
-        socket_timeout=within_s,
-        socket_connect_timeout=within_s,
-        retry=Retry(NoBackoff(), retries=0),
-    )
+    connection = connect_once(url, within_s)
     try:
         return bool(connection.ping())
     except redis.RedisError:
@@ -88,20 +128,33 @@ async def listen(url: str, channel: str) -> AsyncIterator[str | None]:
 
 
 def may_pass(error: RedisError) -> bool:
-    """True for what the server's surroundings cause: it is away, it starts, its disk is full."""
+    """True for what the server's surroundings cause: it is away, it starts, its disk is full, it
+    lacks its main server or replicas."""
     passing = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
-    return isinstance(error, passing) or str(error).startswith("MISCONF")
+    refusals = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
+    return isinstance(error, passing) or str(error).startswith(refusals)
 
 
-def explained(error: RedisError) -> TemporaryError:
+def explained(error: RedisError) -> RedisAwayError:
     """The error of the house for one that may pass."""
     if str(error).startswith("MISCONF"):
-        return TemporaryError(
+        return RedisAwayError(
             ErrorCode.NO_SPACE,
             "Redis can't write its append-only file; free some space on the disk that it is on.",
             5.0,
         )
-    return TemporaryError(ErrorCode.BUSY, f"Redis did not answer ({error}).", 1.0)
+    return RedisAwayError(ErrorCode.BUSY, f"Redis did not answer ({error}).", 1.0)
+
+
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Around calls: an error that may pass is raised as RedisAwayError."""
+    try:
+        yield
+    except redis.RedisError as error:
+        if not may_pass(error):
+            raise
+        raise explained(error) from error
 
 
 class Script:
@@ -119,15 +172,11 @@ class Script:
         """Run `operation`; the answer is a flat list of strings.
 
         Safe to repeat after a lost answer: nothing is lost by that, nor done twice that matters.
-        What may count twice are tries of work, calls of webhooks and figures of a job's report;
-        and what only the lost answer named (work that was due, a batch whose turn had come) the
-        coordinator has done when nobody took it up for `unclaimed_after_s`.
-        Raises TemporaryError when Redis stays out of reach.
+        What may count twice are calls of webhooks and figures of a job's report; and what only
+        the lost answer named (work that was due, a batch whose turn had come) the coordinator has
+        done when nobody took it up for `unclaimed_after_s`.
+        Raises RedisAwayError when Redis stays out of reach.
         """
-        try:
+        with explaining():
             answer = self._run(keys=list(keys), args=[operation, *args])
-        except redis.RedisError as error:
-            if not may_pass(error):
-                raise
-            raise explained(error) from error
         return [] if answer is None else [str(item) for item in answer]

@@ -96,7 +96,7 @@ class Runtime:
         self.ledger.note_engine(job, stage, engine)
         self.meter.count(ENGINE_USES, stage=stage, engine=engine)
         if instead:
-            self.meter.count(FALLBACKS, stage=stage, engine=engine, reason=instead)
+            self.meter.count(FALLBACKS, stage=stage, reason=instead)
 
     def send_batch(self, message: BatchMessage, stage: str) -> None:
         """Send a batch that the ledger knows to be bound for `stage`."""

@@ -34,6 +34,7 @@ from shared.errors import (
     EngineBusyError,
     EngineError,
     ErrorCode,
+    RedisAwayError,
     TemporaryError,
     WorkOverError,
 )
@@ -47,6 +48,8 @@ LOOK_EVERY_S = 0.25
 """How often the keeper looks whether anybody waits for a kept session."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 """Between two tries to open a session that the driver refuses; doubled with each."""
+PROMPT_S = 1.0
+"""An answer of Redis that takes longer says that it was away."""
 SAFE_SHARE = 0.8
 """Of a lease's time to live without a renewal, after which its holder stops: a jump of the server's
 clock takes two of its 20 seconds."""
@@ -80,6 +83,8 @@ class _Held:
     need: SessionNeed
     renewed_s: float
     used_s: float
+    asked_s: float = 0.0
+    """When a renewal was asked for that Redis did not answer at once; 0: there is none."""
     in_use: bool = True
     lost: bool = False
 
@@ -144,7 +149,8 @@ class Sessions:
         self, need: SessionNeed | None, job: str, priority: int = 5
     ) -> Iterator[Callable[[], None]]:
         """The right to have the session of `need` open (None: needs none). Yields `check`, to be
-        called now and then, cheap: it raises TemporaryError once the lease is lost.
+        called now and then, cheap: it raises TemporaryError once the lease is lost, RedisAwayError
+        if that is why.
 
         Blocks while all are taken, at most `slot_wait_s`; then, or when the worker drains, raises
         DeferredError; WorkOverError within a second of the job's end; EngineError, not able, where
@@ -257,6 +263,8 @@ class Sessions:
 
     def _check(self, held: _Held) -> None:
         if self._is_over(held):
+            if 0.0 < held.asked_s < held.renewed_s + SAFE_SHARE * self._settings.lease_s:
+                raise RedisAwayError(ErrorCode.BUSY, "Redis did not renew the session.", 0.5)
             raise TemporaryError(
                 ErrorCode.BUSY, f"The right to a session of {held.need.kind} was lost.", 0.5
             )
@@ -282,8 +290,12 @@ class Sessions:
 
     def _renew(self, held: _Held) -> None:
         now = time.monotonic()
+        held.asked_s = held.asked_s or now
         with suppress(TemporaryError):  # out of reach: another time, until it is over
-            if self._leases.renew(held.lease):
+            renewed = self._leases.renew(held.lease)
+            if time.monotonic() - now < PROMPT_S:
+                held.asked_s = 0.0
+            if renewed:
                 held.renewed_s = now
             else:
                 held.lost = True

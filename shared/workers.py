@@ -18,6 +18,7 @@ from shared.processes import started_ticks
 from shared.redisdb import Connection, RedisError
 
 PREFIX = "df:worker:"
+PROBE = "df:probe"
 
 
 class WorkerRecord(Model):
@@ -115,6 +116,13 @@ def withdraw_gone(connection: Connection) -> None:
 def is_alive(connection: Connection, worker: str) -> bool:
     """True when the worker with this id gave a sign of life lately."""
     return bool(connection.exists(PREFIX + worker))
+
+
+def heard(connection: Connection) -> list[WorkerRecord]:
+    """As `living`, for who goes by a worker's silence: that says nothing while Redis takes no sign
+    of life. Raises RedisError then, too: it answers, and can't write (its disk is full, say)."""
+    connection.set(PROBE, "", px=1)
+    return list(living(connection))
 
 
 def living(connection: Connection) -> Iterator[WorkerRecord]:

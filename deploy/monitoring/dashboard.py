@@ -52,8 +52,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     (quantile(0.5, "dualface_pipeline_frame_seconds"), "median"),
                 ),
                 "s",
-                warn=0.1,
-                note="From a batch decoded to its chunk stored, divided by its frames.",
+                note="From a batch decoded to its chunk stored, divided by its frames; with the"
+                " wait behind others, of whom there are as many as slots.",
             ),
             Panel(
                 "Pipeline latency per batch",
@@ -68,6 +68,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Seconds per frame by stage, p95",
                 ((quantile(0.95, "dualface_stage_frame_seconds", "stage"), "{{stage}}"),),
                 "s",
+                warn=0.1,
             ),
             Panel(
                 "Seconds per batch by stage, p95",
@@ -89,8 +90,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Fall-backs and work given up",
                 (
                     (
-                        rate("dualface_engine_fallbacks_total", "stage, engine, reason"),
-                        "{{stage}} to {{engine}}: {{reason}}",
+                        rate("dualface_engine_fallbacks_total", "stage, reason"),
+                        "{{stage}}: {{reason}}",
                     ),
                     (rate("dualface_given_up_total", "stage"), "{{stage}} given up"),
                     ("rate(dualface_sources_failed_total[$__rate_interval])", "sources failed"),
@@ -181,6 +182,14 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 stacked=True,
             ),
             Panel(
+                "Longest time without getting on",
+                (("max by (state) (dualface_job_idle_seconds)", "{{state}}"),),
+                "s",
+                warn=300,
+                note="Of the jobs in a state. The limit is for those that run: who waits for a turn"
+                " that others have is not counted there. Queued: the longest wait.",
+            ),
+            Panel(
                 "Jobs that ended, per minute",
                 (
                     (
@@ -190,7 +199,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
             ),
             Panel(
-                "Frames per second of a job, from submission to success",
+                "Frames per second of a job, from its first segment to success",
                 (
                     (quantile(0.5, "dualface_job_frames_per_second"), "median"),
                     (quantile(0.05, "dualface_job_frames_per_second"), "slowest 5 %"),
@@ -264,6 +273,17 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ),
                 ),
                 "s",
+            ),
+            Panel(
+                "Seconds since Redis answered",
+                (
+                    (
+                        "max by (instance, stage) (dualface_redis_silent_seconds)",
+                        "{{instance}} {{stage}}",
+                    ),
+                ),
+                "s",
+                warn=60,
             ),
             Panel(
                 "Errors of store and Redis",

@@ -54,7 +54,7 @@ def main(settings: Settings) -> NoReturn:
     meter = open_meter(settings, "coordinator")
     vitals = Vitals("loop", "requests", patience_s=settings.health_patience_s)
     try:
-        serve_health(settings, vitals)
+        serve_health(settings, vitals, meter)
     except PermanentError as error:
         print(error.message, file=sys.stderr)
         sys.exit(2)
@@ -67,7 +67,9 @@ def main(settings: Settings) -> NoReturn:
     traces = open_traces(settings, "coordinator")
     closing = Closing(runtime, Telling(runtime.ledger, app), traces=traces)
     requests = Requests(runtime, TaskResults(app))
-    consumer = RequestConsumer(app, settings.submit_queues, requests.handle, DeadLetters(redis))
+    consumer = RequestConsumer(
+        app, settings.submit_queues, requests.handle, requests.refuse, DeadLetters(redis)
+    )
     # A daemon: what it has taken and not acknowledged comes to its successor.
     taking = Thread(target=consumer.run, args=(lambda: False,), name="requests", daemon=True)
     taking.start()
@@ -83,8 +85,8 @@ def main(settings: Settings) -> NoReturn:
             vitals.seen("loop")
             if taking.is_alive():
                 vitals.seen("requests")
-            if not cleaning.is_alive():
-                sys.exit(1)  # its traceback has been written; a successor takes it up
+            if not (cleaning.is_alive() and calling.is_alive()):
+                sys.exit(1)  # the traceback has been written; a successor takes it up
             _step(dispatcher, recovery, closing, sampler, runtime)
     finally:
         beat.stop()

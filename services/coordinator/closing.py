@@ -176,10 +176,16 @@ class Closing:
         """A job's last figures, when it leaves the list; once, unless this process dies now."""
         meter = self._runtime.meter
         meter.count(JOBS_ENDED, state=view.state.value, code=view.code or "ok")
-        if view.result is not None:
-            seconds = max(0.001, time.time() - view.submitted_ms / 1000)
-            meter.observe(JOB_SECONDS, seconds)
-            meter.observe(JOB_RATE, view.result.frames / seconds)
+        if view.result is not None and view.ended_ms is not None:
+            meter.observe(JOB_SECONDS, _seconds(view.submitted_ms, view.ended_ms))
+            if view.decoding_ms is not None:
+                seconds = _seconds(view.decoding_ms, view.ended_ms)
+                meter.observe(JOB_RATE, view.result.frames / seconds)
+
+
+def _seconds(since_ms: int, until_ms: int) -> float:
+    """At least a thousandth: the two may be of different clocks."""
+    return max(1, until_ms - since_ms) / 1000
 
 
 class Retention:

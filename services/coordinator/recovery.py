@@ -18,7 +18,7 @@ from shared.logs import Log
 from shared.messages import ForeignBatch, ReplaceMessage
 from shared.metrics.catalogue import REDONE
 from shared.runtime import Runtime, queue_of
-from shared.workers import Watch, is_alive, living, withdraw
+from shared.workers import Watch, heard, is_alive, withdraw
 
 EVERY_S = 1.0
 BLIND_S = 3.0
@@ -72,7 +72,7 @@ class Recovery:
         """Who gives signs of life. A key whose beat stands still is taken away: its expiry goes by
         the clock of Redis's host, which may have been set back."""
         redis = self._runtime.redis
-        records = list(living(redis))
+        records = heard(redis)
         now = self._answered()
         self._workers.look(records, now)
         silent = self._workers.silent(now, 2 * self._runtime.settings.dead_after_s)

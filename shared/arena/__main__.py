@@ -24,6 +24,7 @@ from shared.leases import Leases
 from shared.ledger import Ledger
 from shared.logs import Log, configure_logs
 from shared.metrics import Meter, open_meter
+from shared.metrics.catalogue import REDIS_ERRORS
 from shared.metrics.disk import DiskSampler
 from shared.redisdb import RedisError, connect
 from shared.sessions import host_of
@@ -133,7 +134,7 @@ def main(settings: Settings) -> int:
     meter = open_meter(settings, "arena")
     vitals = Vitals("loop", patience_s=settings.health_patience_s)
     try:
-        serve_health(settings, vitals)
+        serve_health(settings, vitals, meter)
         if settings.gpu_device:
             end_holders(redis, settings.arena)
         needed = Ledger(redis, settings.retention_s, settings.attempts).largest_slot_bytes()
@@ -148,8 +149,10 @@ def main(settings: Settings) -> int:
             disks = DiskSampler(meter, settings)
             while not stop.wait(LOOK_EVERY_S):
                 vitals.seen("loop")
-                with suppress(RedisError):  # silence is what others see
+                try:
                     registry.beat(settings.arena)
+                except RedisError:  # silence is what others see
+                    meter.count(REDIS_ERRORS, stage="arena")
                 reaper.step()
                 disks.step()
         finally:

@@ -17,7 +17,7 @@ from shared.arena.files import is_file_of
 from shared.logs import Log
 from shared.processes import is_stopped, started_ticks
 from shared.redisdb import Connection, RedisError
-from shared.workers import Watch, WorkerRecord, living, withdraw
+from shared.workers import Watch, WorkerRecord, heard, living, withdraw
 
 LOOK_EVERY_S = 0.5
 EARLIER = 0.8
@@ -81,7 +81,7 @@ class Reaper:
         """Look once; returns the workers that were ended."""
         now = time.monotonic()
         try:
-            mine = [record for record in living(self._redis) if record.arena == self._arena]
+            mine = [record for record in heard(self._redis) if record.arena == self._arena]
         except RedisError:
             self._blind = True  # so may be the workers: their silence says nothing
             return []

@@ -11,7 +11,6 @@ from shared.errors import ErrorCode, PermanentError
 from shared.health.vitals import RedisWatch, Verdict, Vitals
 from shared.logs import Log
 from shared.metrics import render_metrics
-from shared.redisdb import connect
 from shared.settings import Settings
 
 PATIENCE_S = 5.0
@@ -96,9 +95,8 @@ class _Server(ThreadingHTTPServer):
         log.exception("a request for health or metrics failed")
 
 
-def serve(settings: Settings, vitals: Vitals) -> HealthServer:
+def serve(settings: Settings, vitals: Vitals, watch: RedisWatch) -> HealthServer:
     """See `serve_health`."""
-    watch = RedisWatch(connect(settings.redis_url))
     server = HealthServer(settings, lambda: vitals.verdict(watch.sight()))
     watch.start()
     server.start()

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from shared.redisdb import Connection, RedisError
+from shared.metrics import Meter
+from shared.metrics.catalogue import REDIS_SILENT
+from shared.redisdb import Connection, RedisError, connect_once
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ FRESH_S = 5.0
 """A sign that is older than this is not there just now; each comes about every second."""
 REDIS_EVERY_S = 1.0
 REDIS_FRESH_S = 3.0
+REDIS_ANSWERS_S = 5.0
+"""Longest wait for one answer: as often at least it is told how long there has been none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,25 @@ class Vitals:
 class RedisWatch:
     """A thread with a connection of its own that asks Redis once a second whether it is there.
 
-    Counts nothing and takes no lock that a fork of its process might need.
+    `meter` is told how long it has not answered; only in a process that never forks. Without one
+    nothing is counted, and no lock is taken that a fork might need.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, meter: Meter | None = None) -> None:
+        """`connection`: one that repeats nothing, so that silence is told while it lasts."""
         self._redis = connection
+        self._meter = meter or Meter()
+        self._ended = threading.Event()
         self._answered_s = self._since_s = time.monotonic() - REDIS_FRESH_S
         self._thread = threading.Thread(target=self._run, name="redis-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to ask, for as long as the process lives."""
+        """Begin to ask, until `close` or the end of the process."""
         self._thread.start()
+
+    def close(self) -> None:
+        """Ask no more; at once, also while Redis is silent."""
+        self._ended.set()
 
     def sight(self) -> RedisSight:
         """How Redis is just now; at once."""
@@ -114,28 +126,45 @@ class RedisWatch:
         return RedisSight(silent_s, steady_s)
 
     def _run(self) -> None:
-        pause = threading.Event()
-        while True:
-            try:
-                self._redis.ping()
-            except RedisError:
-                pass  # silence is what others see
-            else:
-                now = time.monotonic()
-                if now - self._answered_s > REDIS_FRESH_S:
-                    self._since_s = now
-                self._answered_s = now
-            pause.wait(REDIS_EVERY_S)
+        while not self._ended.is_set():
+            self._ask()
+            self._ended.wait(REDIS_EVERY_S)
+        self._redis.close()
+
+    def _ask(self) -> None:
+        try:
+            self._redis.ping()
+        except RedisError:
+            silent_s = time.monotonic() - self._answered_s
+        else:
+            now = time.monotonic()
+            if now - self._answered_s > REDIS_FRESH_S:
+                self._since_s = now
+            self._answered_s, silent_s = now, 0.0
+        self._meter.set(REDIS_SILENT, silent_s, stage=self._meter.stage)
 
 
-def serve_health(settings: Settings, vitals: Vitals) -> HealthServer | None:
+def watch_redis(settings: Settings, meter: Meter | None = None) -> RedisWatch:
+    """A watch over the Redis of `settings`, not begun; `meter` as it wants it."""
+    return RedisWatch(connect_once(settings.redis_url, REDIS_ANSWERS_S), meter)
+
+
+def serve_health(
+    settings: Settings, vitals: Vitals, meter: Meter | None = None
+) -> HealthServer | None:
     """Answer for a process with these `vitals` until it ends; None where no port is set.
 
+    `meter`: of a process that never forks. It is told how long Redis has been silent, port or not.
     Raises PermanentError BAD_OPTION when another process has the port.
     """
+    counts = meter is not None and meter.on
+    if settings.http_port == 0 and not counts:
+        return None
+    watch = watch_redis(settings, meter)
     if settings.http_port == 0:
+        watch.start()
         return None
     # An HTTP server: 30 ms that the embedded stack has no use for.
     from shared.health.server import serve
 
-    return serve(settings, vitals)
+    return serve(settings, vitals, watch)

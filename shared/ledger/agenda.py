@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from shared.jobs import Segment
+from collections.abc import Mapping, Sequence
+
+from shared.jobs import JobState, Segment
 from shared.ledger.base import ENDED, INDEX, WAKE, Base, key_of
+from shared.ledger.records import Standing
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
+
+STANDING = 6
+"""Answers about one job."""
 
 PAGE = 1000
 """Jobs looked at in one round trip."""
+HOOKS_LOOKED_AT = 250
+"""Webhooks of owners with calls enough that one claim passes over: a millisecond of Redis."""
 GRACE_S = 86400
 """How much longer than asked for a record stays when no coordinator is there to bury it."""
 
@@ -42,6 +50,25 @@ class Agenda(Base):
     def open(self, start: int, count: int) -> list[str]:
         """Jobs admitted and not ended, a page of them, oldest first: all that have work out."""
         return [str(job) for job in self._redis.zrange(f"{INDEX}open", start, start + count - 1)]
+
+    def standings(self, jobs: Sequence[str]) -> list[Standing]:
+        """How far those of `jobs` are that are known and have not ended; one round trip."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for job in jobs:
+            key = key_of(job)
+            pipeline.hmget(key, "state", "chunks_done")
+            for part in ("segments", "replaced", "running", "flight"):
+                pipeline.hlen(f"{key}:{part}")
+            pipeline.zcard(f"{key}:ready")
+        found = pipeline.execute() if jobs else []
+        rows = (found[at : at + STANDING] for at in range(0, len(found), STANDING))
+        standings = (_standing(job, *row) for job, row in zip(jobs, rows, strict=True))
+        return [each for each in standings if each is not None]
+
+    def longest_queued_ms(self) -> int | None:
+        """When the job that is queued for longest was submitted, ms since 1970; None: none is."""
+        rows = self._redis.zrange(f"{INDEX}list:all:queued", 0, 0, withscores=True)
+        return int(rows[0][1]) if rows else None
 
     def slot_bytes(self, job: str) -> int:
         """What a slot of an arena must have for the job's batches; 0: any will do."""
@@ -89,11 +116,19 @@ class Agenda(Base):
         """Drop the record, the last of a job; False when somebody submitted or dropped it."""
         return self._call(job, "bury", self._retention_s * 1000) == ["1"]
 
-    def hooks(self, claim_s: float, count: int) -> list[tuple[str, int]]:
-        """Ended jobs whose webhook is to be called now, and which try it is, from 1. Each comes
-        again after `claim_s`, unless `hook_later` or `unhook` is called before."""
-        answer = self._call("", "hooks", int(claim_s * 1000), count)
-        return [(job, int(tries)) for job, tries in zip(answer[::2], answer[1::2], strict=True)]
+    def hooks(
+        self, claim_s: float, count: int, per_owner: int, calls: Mapping[str, int]
+    ) -> list[tuple[str, int, str]]:
+        """Ended jobs whose webhook is to be called now, which try it is, from 1, and the owner: at
+        most `count`, and none by which an owner would have more than `per_owner` under way.
+
+        `calls`: how many each owner has under way. Each job comes again after `claim_s`, unless
+        `hook_later` or `unhook` is called before.
+        """
+        claim_ms, busy = int(claim_s * 1000), [each for pair in calls.items() for each in pair]
+        answer = self._call("", "hooks", claim_ms, count, per_owner, HOOKS_LOOKED_AT, *busy)
+        rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return [(job, int(tries), owner) for job, tries, owner in rows]
 
     def hook_later(self, job: str, delay_s: float) -> None:
         """Have the job's webhook called again after `delay_s`."""
@@ -106,6 +141,17 @@ class Agenda(Base):
     def wait_for_change(self, timeout_s: float) -> None:
         """Block until something changed, at most `timeout_s` (1 s or more)."""
         self._redis.brpop([WAKE], timeout=timeout_s)
+
+
+def _standing(
+    job: str, row: Sequence[str | None], cut: int, replaced: int, running: int, flight: int,
+    ready: int,
+) -> Standing | None:  # fmt: skip
+    state = None if row[0] is None else JobState(row[0])
+    if state is None or state.ended:
+        return None
+    steps = cut + replaced + int(row[1] or 0)
+    return Standing(job, state, steps, waits=ready > 0 and not running and not flight)
 
 
 def _due(

@@ -14,16 +14,29 @@ from shared.ledger.records import Facts, JobResult
 class Jobs(Base):
     """A job, and its pieces of work in somebody's hands."""
 
-    def submit(self, job: str, spec: JobSpec, owner: str = "", *, most_live: int = 0) -> JobState:
+    def submit(
+        self,
+        job: str,
+        spec: JobSpec,
+        owner: str = "",
+        *,
+        most_live: int = 0,
+        webhook_secret: str = "",
+        sent: str = "",
+    ) -> JobState:
         """Enter a job as queued. An id that is known keeps its state, unless it failed.
 
-        `most_live`: how many jobs of `owner` may not have ended; 0: any number.
+        `most_live`: how many jobs of `owner` may not have ended; 0: any number. `webhook_secret`
+        signs the job's webhook from here on; "": what signed it when it was submitted before.
+        `sent`: of what bytes the source is, as its owner sent it, "SIZE" or "SIZE:SHA256"; "": they
+        did not, or it is the source of before.
         Raises TemporaryError while an earlier try of the job is being cleaned up after: a client
         waits for the end of that (`is_ending`) before it stores the source. Raises PermanentError
         OVER_QUOTA for one job too many, BAD_OPTION for an id that another owner has.
         """
         text, now = spec.model_dump_json(), int(time.time() * 1000)
-        answer = self._call(job, "submit", job, text, now, owner, most_live)
+        more = (most_live, webhook_secret, sent)
+        answer = self._call(job, "submit", job, text, now, owner, *more)
         if answer == ["ending"]:
             raise TemporaryError(ErrorCode.BUSY, f"The job {job} has just ended; try again.", 0.2)
         if answer == ["foreign"]:
@@ -53,6 +66,14 @@ class Jobs(Base):
     def spec(self, job: str) -> JobSpec:
         """The request. Raises PermanentError STALE when the job is unknown."""
         return JobSpec.read_kept(self._field(job, "spec"))
+
+    def webhook_secret(self, job: str) -> str:
+        """What signs the job's webhook; "" when it was submitted without. In no view of a job."""
+        return str(self._redis.hget(key_of(job), "webhook_secret") or "")
+
+    def sent(self, job: str) -> str:
+        """As `submit` was told; "" when it was not, as of jobs that an older release entered."""
+        return str(self._redis.hget(key_of(job), "sent") or "")
 
     def facts(self, job: str) -> Facts:
         """Request, source and output plan. Raises PermanentError STALE before the split began."""

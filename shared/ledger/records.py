@@ -80,12 +80,22 @@ class Flight:
     message: BatchMessage
 
 
+class Standing(NamedTuple):
+    """How far a job is: `steps` grows with whatever of it is done for good. `waits`: it has
+    segments whose turn has not come, and nothing of it is out."""
+
+    job: str
+    state: JobState
+    steps: int
+    waits: bool
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A job as people see it. Counts are frames; `done` has one count for each of STAGES.
 
     `owner` is the tenant, "" for jobs of the machine's own command; times are ms since 1970, None
-    when it has not come to that.
+    when it has not come to that; `decoding_ms`: when its first segment was taken up.
     """
 
     job: str
@@ -99,6 +109,7 @@ class JobView:
     spec: JobSpec
     owner: str = ""
     started_ms: int | None = None
+    decoding_ms: int | None = None
     ended_ms: int | None = None
     code: str = ""
     message: str = ""

@@ -11,8 +11,8 @@ from shared.ledger.base import INDEX, LIVE, Base, key_of
 from shared.ledger.records import STAGES, Event, JobResult, JobView, Page, sum_of
 
 SHOWN = (
-    "state", "spec", "owner", "submitted_ms", "started_ms", "ended_ms", "code", "message",
-    "result", "frames_expected", *(f"frames_{stage}" for stage in STAGES),
+    "state", "spec", "owner", "submitted_ms", "started_ms", "decoding_ms", "ended_ms", "code",
+    "message", "result", "frames_expected", *(f"frames_{stage}" for stage in STAGES),
     *(f"cpu_ms_{stage}" for stage in STAGES), *(f"engine_{stage}" for stage in STAGES),
 )  # fmt: skip
 """Fields of a job's record that people see: half of them, for a list of many."""
@@ -178,6 +178,7 @@ def _view(job: str, row: Mapping[str, str], lost: Sequence[str]) -> JobView:
         spec=spec,
         owner=row.get("owner", ""),
         started_ms=_moment(row.get("started_ms")),
+        decoding_ms=_moment(row.get("decoding_ms")),
         ended_ms=_moment(row.get("ended_ms")),
         code=row.get("code", ""),
         message=row.get("message", ""),

@@ -20,6 +20,7 @@ ends the process.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import struct
@@ -236,7 +237,11 @@ class _Collector:
                 if _archives(self._folder):
                     raise
                 return  # somebody has just begun to make the folder
-            yield from sorted(families, key=lambda family: family.name)
+            for family in sorted(families, key=lambda family: family.name):
+                # What was forgotten (`Meter.forget`) is still in the file.
+                family.samples = [each for each in family.samples if not math.isnan(each.value)]
+                if family.samples:
+                    yield family
             return
 
 

@@ -6,6 +6,8 @@ label's `values` or its `most` is counted as "other". `docs/metrics.md` is made 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,8 +39,9 @@ class Label:
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric. `help` is exported, so it is short; `advice` is for people: what to do when the
-    figure is high. `group` is the heading it stands under. `zero` (of a counter with at most one
-    label): exported as 0 from the start, since an alert asks whether it has grown."""
+    figure is high. `group` is the heading it stands under. `zero` (of a counter): stages whose
+    processes export it as 0 from the start, since a series that appears at 1 has not grown in
+    Prometheus's eyes. `cases`: the combinations of labels that occur, where not all do."""
 
     name: str
     kind: Kind
@@ -48,7 +51,16 @@ class Metric:
     advice: str
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = field(default=(), repr=False)
-    zero: bool = False
+    zero: tuple[str, ...] = ()
+    cases: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+
+    def zeros(self, stage: str) -> Iterator[dict[str, str]]:
+        """The series that a process which does `stage` starts at 0."""
+        if stage not in self.zero:
+            return
+        values = [_own(label, stage) for label in self.labels]
+        for case in self.cases or itertools.product(*values):
+            yield dict(zip(self.label_names, case, strict=True))
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -64,7 +76,17 @@ class Metric:
         return count * (len(self.buckets) + 3 if self.kind == "histogram" else 1)
 
 
+def _own(label: Label, stage: str) -> tuple[str, ...]:
+    """The values of a label that a process which does `stage` counts with."""
+    if label.name == "stage":
+        return (stage,)
+    if label.name == "task":
+        return tuple(value for value in label.values if value.startswith(f"{stage}."))
+    return label.values
+
+
 STAGES = ("decode", "infer", "compose", "encode")
+COORDINATOR = ("coordinator",)
 KINDS_OF_LEASES = ("decoded", "composed", "nvdec", "nvenc")
 TASKS = (
     "decode.split",
@@ -82,7 +104,10 @@ _PIPELINE, _RESOURCES = "Pipeline", "Resources"
 _JOBS, _QUEUES = "Streams and jobs", "Queues, workers and storage"
 
 _STAGE = Label("stage", STAGES)
-_PROCESS = Label("stage", (*STAGES, "coordinator", "arena", "api"))
+_WORKER = Label("stage", (*STAGES, *COORDINATOR))
+_PROCESS = Label("stage", (*STAGES, *COORDINATOR, "arena", "api"))
+_WATCHING = Label("stage", (*COORDINATOR, "arena", "api"))
+_STATE = Label("state", tuple(state.value for state in JobState if not state.ended))
 _GPU = Label("gpu", most=64)
 _LEASE = Label("kind", KINDS_OF_LEASES)
 _ARENA = Label("arena", most=128)
@@ -94,7 +119,7 @@ _WAIT_S = (0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 _TASK_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0)
 _STORE_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 _JOB_S = (1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
-_RATE = (1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
+_RATE = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0)
 _DEPTH = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
 _SHARE = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
@@ -110,7 +135,9 @@ PIPELINE_BATCH = Metric(
 PIPELINE_FRAME = Metric(
     "dualface_pipeline_frame_seconds", "histogram", "seconds", _PIPELINE,
     "From a batch decoded to its chunk stored, divided by its frames; one observation per batch.",
-    "As above. Short batches have the same fixed costs for fewer frames: look at the batch fill.",
+    "As above. It has the wait behind others, of whom there are as many as slots: with six, 40 "
+    "frames/s in all are 0.15 s, and nothing is wrong. Short batches have the same fixed costs for "
+    "fewer frames: look at the batch fill.",
     buckets=_FRAME_S,
 )  # fmt: skip
 STAGE_BATCH = Metric(
@@ -128,8 +155,8 @@ STAGE_FRAME = Metric(
 FRAMES = Metric(
     "dualface_frames_total", "counter", "frames", _PIPELINE,
     "Frames that a stage is through with; work done twice counts twice.",
-    "It should be high. Flat while jobs run: a job is stuck; see the queues and the leases.",
-    (_STAGE,), zero=True,
+    "It should be high. Flat while jobs run: all are stuck; see the queues and the leases.",
+    (_STAGE,), zero=STAGES,
 )  # fmt: skip
 BATCH_FILL = Metric(
     "dualface_batch_fill_ratio", "histogram", "share", _PIPELINE,
@@ -149,9 +176,9 @@ FALLBACKS = Metric(
     "`earlier_tries`: it failed or died there before, the worker's log has the error. "
     "`failed`: it broke while at it, likewise. `out_of_memory`: too much shares the device. "
     "`sessions`: others hold the device's sessions. What can't do such work here at all is not "
-    "counted: the worker's log says once, which and why.",
-    (_STAGE, Label("engine", most=32),
-     Label("reason", ("earlier_tries", "failed", "out_of_memory", "sessions"))),
+    "counted: the worker's log says once, which and why. Which engine got it, its uses show.",
+    (_STAGE, Label("reason", ("earlier_tries", "failed", "out_of_memory", "sessions"))),
+    zero=STAGES,
 )  # fmt: skip
 COPIED = Metric(
     "dualface_copied_bytes_total", "counter", "bytes", _PIPELINE,
@@ -165,7 +192,7 @@ PLACE_CHANGES = Metric(
     "`swapped`: the two changed sides. `replaced`: a tile shows somebody else. `joined`: an empty "
     "tile was taken. `returned`: a missing person was found again. Many per minute of video: "
     "look at a result; `DUALFACE_SWAP_DWELL_FRAMES` and `DUALFACE_DETECT_EVERY` steady it.",
-    (Label("kind", ("swapped", "replaced", "joined", "returned")),),
+    (Label("kind", ("swapped", "replaced", "joined", "returned")),), zero=("compose",),
 )  # fmt: skip
 IMPAIRED = Metric(
     "dualface_impaired_frames_total", "counter", "frames", _PIPELINE,
@@ -173,13 +200,13 @@ IMPAIRED = Metric(
     "`lost`, `concealed`, `repaired` (time): damage in sources. `replaced`: shows the frame "
     "before, as no engine could make it. `unseen`: no faces could be looked for. The jobs' results "
     "say where.",
-    (Label("kind", ("lost", "concealed", "repaired", "replaced", "unseen")),), zero=True,
+    (Label("kind", ("lost", "concealed", "repaired", "replaced", "unseen")),), zero=STAGES,
 )  # fmt: skip
 GIVEN_UP = Metric(
     "dualface_given_up_total", "counter", "pieces of work", _PIPELINE,
     "Segments (decode) or batches (other stages) that failed at every try on every engine.",
     "One source that does it is damaged or hostile. Several: an engine, its driver or its memory.",
-    (_STAGE,), zero=True,
+    (_STAGE,), zero=STAGES,
 )  # fmt: skip
 
 SOURCES_FAILED = Metric(
@@ -187,7 +214,7 @@ SOURCES_FAILED = Metric(
     "Sources that failed since no decoder got through several of their segments.",
     "One: keep the file and look at it, it ends decoders. Several at once: a decoder, its driver "
     "or its memory.",
-    (), zero=True,
+    (), zero=STAGES,
 )  # fmt: skip
 
 # --- resources ----------------------------------------------------------------------------------
@@ -260,7 +287,15 @@ JOBS = Metric(
     "dualface_jobs", "gauge", "jobs", _JOBS,
     "Jobs that have not ended, by state.",
     "Many `queued`: more comes in than is done; add workers. `muxing` for long: a slow disk.",
-    (Label("state", tuple(state.value for state in JobState if not state.ended)),),
+    (_STATE,),
+)  # fmt: skip
+JOB_IDLE = Metric(
+    "dualface_job_idle_seconds", "gauge", "seconds", _JOBS,
+    "Longest time for which one of the jobs in a state has not got on.",
+    "`running`: no chunk more, although work of it is out, or nobody has work out; see which stage "
+    "it waits at (`GET /v1/jobs`, the queues, the leases). `splitting`: fetching a large source "
+    "takes its time. `muxing`: the store, or a slow disk. `queued`: the longest wait for a turn.",
+    (_STATE,),
 )  # fmt: skip
 JOBS_ENDED = Metric(
     "dualface_jobs_ended_total", "counter", "jobs", _JOBS,
@@ -269,14 +304,18 @@ JOBS_ENDED = Metric(
     "are theirs.",
     (Label("state", tuple(state.value for state in JobState if state.ended)),
      Label("code", ("ok", *(code.value for code in ErrorCode)), what="of `shared/errors.py`")),
+    zero=COORDINATOR,
+    cases=((JobState.SUCCEEDED.value, "ok"),
+           (JobState.CANCELLED.value, ErrorCode.CANCELLED.value),
+           *((JobState.FAILED.value, code.value)
+             for code in ErrorCode if code is not ErrorCode.CANCELLED)),
 )  # fmt: skip
 WEBHOOKS = Metric(
     "dualface_webhook_calls_total", "counter", "calls", _JOBS,
     "Calls of webhooks, by what came of them.",
     "`failed` ones are repeated for three hours; `given_up` receivers never learnt of their job: "
     "the coordinator's log has their addresses.",
-    (Label("outcome", ("delivered", "failed", "given_up")),),
-    zero=True,
+    (Label("outcome", ("delivered", "failed", "given_up")),), zero=COORDINATOR,
 )  # fmt: skip
 JOB_SECONDS = Metric(
     "dualface_job_seconds", "histogram", "seconds", _JOBS,
@@ -286,8 +325,8 @@ JOB_SECONDS = Metric(
 )  # fmt: skip
 JOB_RATE = Metric(
     "dualface_job_frames_per_second", "histogram", "frames per second", _JOBS,
-    "Frames of a result by the seconds from submission to success, waiting included.",
-    "It is low that is bad: see the stage seconds and the jobs queued.",
+    "Frames of a result by the seconds from when its first segment was taken up to its success.",
+    "It is low that is bad: see the stage seconds, and how many jobs share the workers.",
     buckets=_RATE,
 )  # fmt: skip
 
@@ -315,14 +354,14 @@ WORKERS = Metric(
     "dualface_workers", "gauge", "processes", _QUEUES,
     "Processes that gave a sign of life lately.",
     "It is 0 that is bad: see the log of that stage's worker.",
-    (_PROCESS,),
+    (_WORKER,),
 )  # fmt: skip
 TASKS_DONE = Metric(
     "dualface_tasks_total", "counter", "tasks", _QUEUES,
     "Tasks by how they ended.",
     "`again`: failed and sent again; `spent`: failed too often; `failed`: ended its job; "
     "`deferred`: what it needs is in use; `over`: its job had ended. The log has each.",
-    (Label("task", TASKS), Label("outcome", OUTCOMES)),
+    (Label("task", TASKS), Label("outcome", OUTCOMES)), zero=STAGES,
 )  # fmt: skip
 TASK_SECONDS = Metric(
     "dualface_task_seconds", "histogram", "seconds", _QUEUES,
@@ -338,13 +377,14 @@ REDONE = Metric(
     "its workers were replaced by another release's.",
     (Label("kind", ("split", "segment", "batch", "replace", "mux")),
      Label("reason", ("worker_lost", "unclaimed", "slot_lost", "release"))),
+    zero=COORDINATOR,
 )  # fmt: skip
 REFUSED = Metric(
     "dualface_refused_messages_total", "counter", "messages", _QUEUES,
     "Messages that a worker did not take.",
     "`version`: another release's, put back for its workers; passes when the roll-out is through. "
     "`unreadable`: a dead letter now.",
-    (Label("reason", ("version", "unreadable")),),
+    (Label("reason", ("version", "unreadable")),), zero=STAGES,
 )  # fmt: skip
 DEAD_LETTERS = Metric(
     "dualface_dead_letters", "gauge", "messages", _QUEUES,
@@ -355,7 +395,14 @@ REDIS_ERRORS = Metric(
     "dualface_redis_errors_total", "counter", "errors", _QUEUES,
     "Calls to Redis that failed after their own repeats.",
     "Redis is away, or its disk is full. Work goes on by itself when it is back.",
-    (_PROCESS,), zero=True,
+    (_PROCESS,), zero=_PROCESS.values,
+)  # fmt: skip
+REDIS_SILENT = Metric(
+    "dualface_redis_silent_seconds", "gauge", "seconds", _QUEUES,
+    "Seconds since Redis answered last; 0 while it does. Told by those that never fork.",
+    "It is refused, it hangs, its disk is full, or the network is gone: see its log. Work goes on "
+    "by itself when it is back.",
+    (_WATCHING,),
 )  # fmt: skip
 STORE_SECONDS = Metric(
     "dualface_store_operation_seconds", "histogram", "seconds", _QUEUES,
@@ -367,7 +414,7 @@ STORE_ERRORS = Metric(
     "dualface_store_errors_total", "counter", "errors", _QUEUES,
     "Operations of the object store that failed; an object that is not there is no failure.",
     "The disk is full, or the server is away or refuses us: the log has its words.",
-    (_OPERATION,), zero=True,
+    (_OPERATION,), zero=(*STAGES, *COORDINATOR, "api"),
 )  # fmt: skip
 
 METRICS: tuple[Metric, ...] = tuple(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,6 +12,9 @@ from shared.errors import DualfaceError, ErrorCode, WorkOverError
 from shared.logs import Log
 from shared.metrics import catalogue
 from shared.metrics.catalogue import OTHER, Label, Metric
+
+ANSWERS = (ErrorCode.SOURCE_MISSING, ErrorCode.BAD_OPTION, ErrorCode.TOO_LARGE)
+"""Of a store that works: about what it was asked."""
 
 
 class Instrument(Protocol):
@@ -61,18 +65,26 @@ class Meter:
         """What a gauge shows until the next call, or until this process ends."""
         self._do("gauge", metric, value, labels)
 
+    def forget(self, metric: Metric, /, **labels: str) -> None:
+        """A gauge of what is not there any more is told no longer, until it is set again; values
+        of its labels that nothing else is told with are free for others. What is kept of it in
+        the file, some hundred bytes, goes with the process."""
+        values = tuple(labels.get(name, "") for name in metric.label_names)
+        if (metric.name, values) not in self._series:
+            return  # it was told as one too many, together with others
+        self.set(metric, math.nan, **labels)
+        self._series.pop((metric.name, values), None)
+        left = [each for name, each in list(self._series) if name == metric.name]
+        for at, name in enumerate(metric.label_names):
+            if all(each[at] != values[at] for each in left):
+                self._known.get((metric.name, name), set()).discard(values[at])
+
     def start_at_zero(self) -> None:
-        """Export this stage's counters that alerts ask about: a counter that appears at 1 has not
-        grown in Prometheus's eyes."""
+        """Export as 0 what this stage counts: a counter that appears at 1 has not grown in
+        Prometheus's eyes."""
         for metric in catalogue.METRICS:
-            if metric.zero and not metric.labels:
-                self.count(metric, 0)
-            elif metric.zero:
-                (label,) = metric.labels
-                mine = (self.stage,) if label.name == "stage" else label.values
-                for value in mine:
-                    if value in label.values:
-                        self.count(metric, 0, **{label.name: value})
+            for labels in metric.zeros(self.stage):
+                self.count(metric, 0, **labels)
 
     # --- the time that a stage takes ------------------------------------------------------------
 
@@ -105,19 +117,26 @@ class Meter:
             self.observe(catalogue.PIPELINE_FRAME, seconds / frames)
 
     @contextmanager
-    def store(self, operation: str) -> Iterator[None]:
-        """Around one operation of the object store, one of `STORE_OPERATIONS`."""
+    def store(
+        self,
+        operation: str,
+        waited_s: Callable[[], float] = lambda: 0.0,
+        others: Callable[[], bool] = lambda: False,
+    ) -> Iterator[None]:
+        """Around one operation of the object store, one of `STORE_OPERATIONS`. `waited_s`: how
+        much of it went by waiting for its caller; `others`: whether an error is its caller's."""
         since = time.monotonic()
         try:
             yield
         except (DualfaceError, OSError) as error:
             code = error.code if isinstance(error, DualfaceError) else None
-            missing = isinstance(error, FileNotFoundError) or code is ErrorCode.SOURCE_MISSING
-            if not missing and not isinstance(error, WorkOverError):
+            told = isinstance(error, FileNotFoundError | WorkOverError) or code in ANSWERS
+            if not told and not others():
                 self.count(catalogue.STORE_ERRORS, operation=operation)
             raise
         finally:
-            self.observe(catalogue.STORE_SECONDS, time.monotonic() - since, operation=operation)
+            seconds = max(0.0, time.monotonic() - since - waited_s())
+            self.observe(catalogue.STORE_SECONDS, seconds, operation=operation)
 
     def _do(self, kind: str, metric: Metric, value: float, labels: dict[str, str]) -> None:
         if self._book is None:

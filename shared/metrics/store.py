@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from shared.metrics.meter import Meter
-from shared.storage.base import ObjectStore
+from shared.storage.base import DirectUploads, ObjectStore, OpenUpload
 
 
 def metered(store: ObjectStore, meter: Meter) -> ObjectStore:
-    """`store` as a stage uses it, with its figures; itself where nothing is counted."""
-    return MeteredStore(store, meter) if meter.on else store
+    """`store` as a process uses it, with its figures; itself where nothing is counted."""
+    if not meter.on:
+        return store
+    if isinstance(store, DirectUploads):
+        return MeteredDirectStore(store, store, meter)
+    return MeteredStore(store, meter)
 
 
 class MeteredStore:
@@ -36,8 +42,9 @@ class MeteredStore:
             self._store.adopt(key, path)
 
     def write(self, key: str, pieces: Iterable[bytes]) -> int:
-        with self._meter.store("put"):
-            return self._store.write(key, pieces)
+        given = _Given(pieces)
+        with self._meter.store("put", lambda: given.waited_s, lambda: given.broken):
+            return self._store.write(key, given)
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         return self._store.read(key, start, length)
@@ -79,3 +86,57 @@ class MeteredStore:
 
     def clear_leftovers(self, older_than_s: float) -> int:
         return self._store.clear_leftovers(older_than_s)
+
+
+class MeteredDirectStore(MeteredStore):
+    """One that clients may send objects to past us: what we do for that is counted."""
+
+    def __init__(self, store: ObjectStore, direct: DirectUploads, meter: Meter) -> None:
+        """`direct` is the same store."""
+        super().__init__(store, meter)
+        self._direct = direct
+
+    def begin(self, key: str) -> str:
+        """See DirectUploads, as for all that follow."""
+        with self._meter.store("put"):
+            return self._direct.begin(key)
+
+    def part_link(self, key: str, upload: str, number: int, valid_s: int) -> str:
+        return self._direct.part_link(key, upload, number, valid_s)
+
+    def complete(self, key: str, upload: str, parts: Sequence[tuple[int, str]]) -> None:
+        with self._meter.store("put"):
+            self._direct.complete(key, upload, parts)
+
+    def abort(self, key: str, upload: str) -> None:
+        with self._meter.store("delete"):
+            self._direct.abort(key, upload)
+
+    def open_uploads(self, prefix: str, older_than: datetime) -> Iterator[OpenUpload]:
+        return self._direct.open_uploads(prefix, older_than)
+
+
+class _Given:
+    """What a caller gives piece by piece: how long it was waited for, and whether it broke off.
+    Neither is the store's."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self.waited_s = 0.0
+        self.broken = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        since = time.monotonic()
+        self.broken = True  # unless it ends as it should
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self.broken = False
+            raise
+        finally:
+            self.waited_s += time.monotonic() - since
+        self.broken = False
+        return piece

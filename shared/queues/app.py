@@ -7,7 +7,7 @@ import json
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from shared.errors import DualfaceError, ErrorCode, TemporaryError
+from shared.errors import DualfaceError, ErrorCode, RedisAwayError
 from shared.messages import LARGEST_BYTES, Message
 
 App = Celery
@@ -59,7 +59,7 @@ def queue_options() -> dict[str, int | str]:
 
 
 class CeleryOutbox:
-    """Sends stage messages through Celery. Raises TemporaryError while the broker is away, after a
+    """Sends stage messages through Celery. Raises RedisAwayError while the broker is away, after a
     few tries."""
 
     def __init__(self, app: Celery) -> None:
@@ -87,7 +87,7 @@ class CeleryOutbox:
                 kwargsrepr=json.dumps(options),
             )
         except OperationalError as error:
-            raise TemporaryError(
+            raise RedisAwayError(
                 ErrorCode.BUSY, f"Redis did not take a message ({error}).", 1.0
             ) from error
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from celery import signals
+from celery.utils.log import get_multiprocessing_logger
 from celery.worker.consumer import Consumer
 from kombu.asynchronous import Hub
 from pydantic import ValidationError
@@ -26,6 +27,7 @@ from shared.errors import (
     DeviceLostError,
     ErrorCode,
     PermanentError,
+    RedisAwayError,
     SpentError,
     StoreAwayError,
     StoreRefusedError,
@@ -45,7 +47,7 @@ from shared.processes import die_with_parent
 from shared.queues.app import CeleryOutbox, make_app
 from shared.queues.consuming import ANSWER_WITHIN_S, LOOK_EVERY_S, Lookout
 from shared.queues.dead import DeadLetters
-from shared.redisdb import Connection, RedisError, answers, connect, explained, may_pass
+from shared.redisdb import Connection, RedisError, answers, connect, explaining
 from shared.runtime import Runtime, make_runtime
 from shared.settings import Settings
 from shared.storage import open_store
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from shared.health.server import HealthServer
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 START_PATIENCE_S = 60.0
 SETTLE_PATIENCE_S = 60.0
@@ -148,14 +151,17 @@ class StageWorker:
         # A process that hangs while it starts is ended by its guard, which says where it hangs.
         # Celery would by default after 4 s: some GPUs take longer to open.
         self.app.conf.worker_proc_alive_timeout = max(START_PATIENCE_S, 2 * self.settings.stall_s)
+        signals.setup_logging.connect(_keep_logs, weak=False)
         signals.worker_process_init.connect(self._start_child, weak=False)
         signals.worker_process_shutdown.connect(self._stop_child, weak=False)
         signals.worker_shutting_down.connect(self._drain, weak=False)
         signals.task_unknown.connect(self._unreadable, weak=False)
         signals.task_rejected.connect(self._unreadable, weak=False)
         worker = self.app.Worker(
-            # By host too, that is by container or pod: several may work on one arena.
-            hostname=f"{self.stage}@{self.settings.arena}.{socket.gethostname()}",
+            # Several may work on one arena: pods have a host name each, containers of a Compose
+            # file have one for all, and process ids of one space.
+            hostname=f"{self.stage}@{self.settings.arena}.{socket.gethostname()}.{os.getpid()}",
+            quiet=True,  # no banner: every line of the log is of one kind
             queues=list(self._queues),
             concurrency=self._concurrency,
             pool="prefork",
@@ -218,7 +224,8 @@ class StageWorker:
         if self._runtime is None:
             settings = self.settings
             pin(settings)
-            redis = connect(settings.redis_url)
+            # Redis away is no hang: the end of this process would count as a try of its work.
+            redis = connect(settings.redis_url, on_wait=self._guard.waits)
             beat = Heartbeat(
                 redis, self.stage, settings.arena, settings.heartbeat_s, settings.dead_after_s
             )
@@ -255,7 +262,7 @@ class StageWorker:
         """Put a message of another release back, for a worker of that release."""
         self._meter.count(REFUSED, reason="version")
         if refusals >= MOST_REFUSALS:
-            if self._is_wanted(body):
+            if self._surely(lambda: self._is_wanted(body)):
                 self._bury(task, queue, json.dumps(body), error.message)
             return
         self._log.warning("message of another release put back", task=task, reason=error.message)
@@ -303,7 +310,8 @@ class StageWorker:
         message: Message,
         work: Callable[[], None],
     ) -> None:
-        """Run `work`: permanent errors end the job, temporary and unknown ones repeat the task."""
+        """Run `work`: permanent errors end the job, temporary and unknown ones repeat the task; no
+        try is counted where Redis, or something else that all need, was away."""
         job, log = message.job, self._log
         started, began_s, outcome = time.process_time(), time.monotonic(), "done"
         self._guard.begin()
@@ -312,7 +320,7 @@ class StageWorker:
         if self._driller is not None:
             self._driller.begin(message.item)
         try:
-            with self._traces.work(task, message):
+            with self._traces.work(task, message), explaining():
                 work()
         except WorkOverError:
             outcome = "over"
@@ -384,7 +392,8 @@ class StageWorker:
     ) -> None:
         """Wait a little here (bounded: prefetch is one, nothing waits behind) and send once more.
 
-        How often is bounded by the ledger, which counts every time work is taken up.
+        How often is bounded by the ledger, which counts every time work is taken up. A deferral is
+        taken off that again, whether or not the worker ever heard that it had the work.
         """
         self._guard.end()
         time.sleep(0 if self._guard.is_draining() else min(error.delay_s, 5.0))
@@ -394,20 +403,24 @@ class StageWorker:
         self._surely(lambda: ledger.let_go(message.job, message.item, worker, why, untried=untried))
         self._surely(lambda: runtime.outbox.send(task, message, queue))
 
-    def _surely(self, action: Callable[[], object]) -> None:
-        """Repeat `action` until Redis has taken it; after a minute end this process instead.
+    def _surely(self, action: Callable[[], T]) -> T:
+        """Repeat `action` until Redis has taken it; what it answers.
 
-        A child that lived on without it would hold its item for ever: its signs of life say that
-        somebody works on it. Its silence gives the item to another.
+        While Redis is away there is nothing else to do, for nobody. Only here is it known that a
+        try was none: it would count if this process ended. When Redis is there and refuses all the
+        same, the process ends after a minute: a child that lived on would hold its item for ever,
+        as its signs of life say that somebody works on it. Its silence gives the item to another.
         """
         deadline = time.monotonic() + SETTLE_PATIENCE_S
         while True:
             try:
-                action()
-                return
+                with explaining():
+                    return action()
             except (RedisError, TemporaryError) as error:
                 self._log.warning("Redis out of reach", reason=str(error))
                 self._meter.count(REDIS_ERRORS, stage=self.stage)
+                if isinstance(error, RedisAwayError):
+                    deadline = time.monotonic() + SETTLE_PATIENCE_S
             if time.monotonic() > deadline:
                 os._exit(os.EX_UNAVAILABLE)
             time.sleep(0.5)
@@ -419,9 +432,13 @@ def _count(redis: Connection, key: str) -> int:
     return count
 
 
+def _keep_logs(**_: object) -> None:
+    """For Celery, which else sets up handlers of its own: all is to go by those that are there."""
+    # Which by itself passes nothing on: who asks for it first is what switches that off.
+    get_multiprocessing_logger().propagate = True
+
+
 def _unexpected(task: str, message: Message, error: Exception) -> TemporaryError:
-    if isinstance(error, RedisError) and may_pass(error):
-        return explained(error)
     return TemporaryError(
         ErrorCode.STAGE_FAILED,
         f"{task} of {message.item} fails every time ({type(error).__name__}: {error}); "

@@ -18,7 +18,7 @@ from shared.jobs import JobState
 from shared.ledger import ChunkRecord, JobResult, Losses
 from shared.messages import BatchMessage, Message
 from shared.queues import make_app
-from shared.redisdb import Connection
+from shared.redisdb import Connection, RedisError
 from shared.runtime import Runtime, slot_ref
 from shared.workers import PREFIX
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
@@ -201,6 +201,31 @@ def test_after_an_outage_of_redis_workers_have_time_to_give_signs_of_life(
     clock.now += EVERY_S
     recovery.step()
     assert outbox.take() == ([] if lives else [("infer.batch", "j/0:0", "infer.cpu0")])
+
+
+def test_who_can_not_be_heard_as_redis_takes_no_writes_is_not_taken_for_dead(
+    parts: tuple[Runtime, Recorder, Dispatcher], redis: Connection
+) -> None:
+    made, outbox, dispatcher = parts
+    clock = Clock()
+    split(parts, "j", 1)
+    message = fly(made, "j", "0:0", "infer")
+    redis.set(PREFIX + "w", WORKER.format("w"))
+    assert made.ledger.enter(message, "infer", "w")
+    recovery = Recovery(made, dispatcher, clock)
+    recovery.step()
+    redis.delete(PREFIX + "w")  # expired: the beats after it were refused
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        for _ in range(10):
+            clock.now += EVERY_S
+            with pytest.raises(RedisError):
+                recovery.step()
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+    clock.now += EVERY_S
+    recovery.step()
+    assert outbox.take() == []
 
 
 class Refusing(Recorder):

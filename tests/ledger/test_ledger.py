@@ -166,10 +166,34 @@ def test_work_that_fails_too_often_ends_with_an_error(ledger: Ledger) -> None:
     begin(ledger)
     message = batch_message("0:0")
     ledger.send(message, "infer", "w")
-    for _ in range(2):
-        assert ledger.enter(message, "infer", "w")
+    assert ledger.enter(message, "infer", "dead") == 1
+    assert ledger.enter(message, "infer", "heir") == 2
     with pytest.raises(PermanentError, match="failed 2 times"):
         ledger.enter(message, "infer", "w")
+
+
+def test_to_ask_for_work_again_since_the_answer_was_lost_is_no_other_try(ledger: Ledger) -> None:
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer", "w")
+    assert [ledger.enter(message, "infer", "w") for _ in range(5)] == [1] * 5
+    assert [ledger.take("j", "segment:0", "w") for _ in range(5)] == [1] * 5
+
+
+def test_a_segment_given_back_after_some_progress_is_taken_up_as_if_for_the_first_time(
+    ledger: Ledger,
+) -> None:
+    """What it was tried was forgotten by then; it is no try less than none."""
+    begin(ledger)
+    message = batch_message("0:0")
+    ledger.send(message, "infer", "w")
+    for _ in range(3):
+        assert ledger.take("j", "segment:0", "w") == 1
+        assert ledger.chunk_done(message, chunk("0:0"))
+        ledger.let_go("j", "segment:0", "w", untried=True)
+        assert ledger.take("j", "segment:0", "w") == 1
+        ledger.return_segment("j", 0, ledger.running("j")[0], gave_back=True)
+        assert ledger.take_segment("j", most=1) is not None
 
 
 def test_parking_is_no_failed_try(ledger: Ledger) -> None:
@@ -316,6 +340,21 @@ def test_a_late_order_to_replace_a_batch_that_was_not_given_up_does_nothing(
     assert not ledger.take("j", "replace:0:0", "w")
     ledger.replace(ReplaceMessage(job="j", segment=0, batch=0, pts=(0,), why="x"))
     assert ledger.take("j", "replace:0:0", "w")
+
+
+def test_a_job_is_decoded_from_when_its_first_segment_is_taken_up(ledger: Ledger) -> None:
+    def decoding_ms() -> int | None:
+        view = ledger.view("j")
+        assert view is not None
+        return view.decoding_ms
+
+    begin(ledger, segments=2)
+    assert decoding_ms() is None
+    ledger.take("j", "segment:0", "w")
+    first = decoding_ms()
+    assert first is not None
+    ledger.take("j", "segment:1", "w")
+    assert decoding_ms() == first
 
 
 def test_losses_lower_what_is_expected(ledger: Ledger) -> None:

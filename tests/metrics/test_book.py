@@ -17,7 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared.metrics import Meter
 from shared.metrics.book import FileBook, fold, render
-from shared.metrics.catalogue import FRAMES, JOBS, METRICS, STAGE_BATCH
+from shared.metrics.catalogue import (
+    FRAMES,
+    JOBS,
+    LEASES_IN_USE,
+    METRICS,
+    QUEUE_MESSAGES,
+    STAGE_BATCH,
+)
 from tests.processes import run_forked
 from tests.waiting import wait_until
 
@@ -87,6 +94,29 @@ def test_a_gauge_goes_with_its_process_and_a_counter_stays(tmp_path: Path) -> No
     process.join()
     assert "dualface_jobs" not in said(tmp_path)
     assert frames(tmp_path) == 10
+
+
+def set_and_forget(folder: Path) -> None:
+    meter = meter_of(folder)
+    for arena in ("gone", "there"):
+        meter.set(LEASES_IN_USE, 3, kind="decoded", arena=arena)
+        meter.set(QUEUE_MESSAGES, 3, queue=f"encode.{arena}")
+    meter.forget(LEASES_IN_USE, kind="decoded", arena="gone")
+    for arena in ("gone", "there"):
+        meter.forget(QUEUE_MESSAGES, queue=f"encode.{arena}")
+    first = said(folder)
+    meter.set(QUEUE_MESSAGES, 4, queue="encode.gone")
+    (folder / "said").write_text(first + said(folder))
+
+
+def test_a_gauge_that_was_forgotten_is_not_told_until_it_is_set_again(tmp_path: Path) -> None:
+    assert ended(set_and_forget, tmp_path) == 0
+    told = (tmp_path / "said").read_text()
+    assert re.findall(r'arena="(\w+)"', told) == ["there", "there"]
+    assert re.findall(r"^dualface_queue_messages.*", told, re.M) == [
+        'dualface_queue_messages{queue="encode.gone"} 4.0'
+    ]
+    assert "NaN" not in told
 
 
 def test_a_worker_that_dies_again_and_again_does_not_fill_the_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -10,7 +11,19 @@ import sys
 import pytest
 
 from shared.metrics import Meter, kind_of
-from shared.metrics.catalogue import ENGINE_USES, FRAMES, JOBS, METRICS, STORE_ERRORS, Metric
+from shared.metrics.catalogue import (
+    ENGINE_USES,
+    FALLBACKS,
+    FRAMES,
+    JOBS,
+    JOBS_ENDED,
+    LEASES_IN_USE,
+    METRICS,
+    REDONE,
+    STORE_ERRORS,
+    TASKS_DONE,
+    Metric,
+)
 from shared.metrics.page import page
 from tests.metrics.conftest import PROJECT
 from tests.metrics.notes import Notes
@@ -26,7 +39,7 @@ def test_a_metric_is_named_as_prometheus_wants_it(metric: Metric) -> None:
     assert endings.get(metric.unit, "") in metric.name
     assert metric.help
     assert metric.advice
-    assert not metric.zero or (metric.kind == "counter" and len(metric.labels) <= 1)
+    assert not metric.zero or metric.kind == "counter"
 
 
 def test_names_are_unique_and_all_series_together_are_bounded() -> None:
@@ -70,7 +83,53 @@ def test_a_stage_starts_with_its_own_counters_at_zero() -> None:
     Meter("decode", notes).start_at_zero()
     assert (FRAMES.name, ("decode",)) in notes.sums
     assert (FRAMES.name, ("encode",)) not in notes.sums
+    assert (FALLBACKS.name, ("decode", "out_of_memory")) in notes.sums
+    assert (TASKS_DONE.name, ("decode.split", "again")) in notes.sums
+    assert JOBS_ENDED.name not in {name for name, _ in notes.sums}
     assert not any(notes.sums.values())
+
+
+def test_the_coordinator_starts_with_every_end_that_a_job_can_have_at_zero() -> None:
+    notes = Notes()
+    Meter("coordinator", notes).start_at_zero()
+    ends = {labels for name, labels in notes.sums if name == JOBS_ENDED.name}
+    assert {("succeeded", "ok"), ("cancelled", "cancelled"), ("failed", "stage_failed")} <= ends
+    assert ("succeeded", "stage_failed") not in ends
+    assert (REDONE.name, ("batch", "slot_lost")) in notes.sums
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_what_starts_at_zero_is_within_its_labels(metric: Metric) -> None:
+    for stage in metric.zero:
+        zeros = [*metric.zeros(stage)]
+        assert zeros
+        for labels in zeros:
+            assert tuple(labels) == metric.label_names
+            assert all(labels[label.name] in label.values for label in metric.labels)
+
+
+def test_a_gauge_of_what_is_gone_leaves_room_for_others() -> None:
+    notes = Notes()
+    meter = Meter("coordinator", notes)
+    for number in range(1000):
+        labels = {"kind": "decoded", "arena": f"arena{number}"}
+        meter.set(LEASES_IN_USE, 3, **labels)
+        meter.set(LEASES_IN_USE, 3, kind="nvenc", arena=f"arena{number}")
+        meter.forget(LEASES_IN_USE, **labels)
+        assert math.isnan(notes.values[LEASES_IN_USE.name, ("decoded", f"arena{number}")])
+        assert notes.value(LEASES_IN_USE, "nvenc", f"arena{number}") == 3
+        meter.forget(LEASES_IN_USE, kind="nvenc", arena=f"arena{number}")
+    assert (LEASES_IN_USE.name, ("decoded", "other")) not in notes.values
+
+
+def test_what_was_counted_with_others_is_not_forgotten_for_one_of_them() -> None:
+    notes = Notes()
+    meter = Meter("coordinator", notes)
+    most = LEASES_IN_USE.labels[1].most
+    for number in range(most + 2):
+        meter.set(LEASES_IN_USE, 3, kind="decoded", arena=f"arena{number}")
+    meter.forget(LEASES_IN_USE, kind="decoded", arena=f"arena{most}")
+    assert notes.value(LEASES_IN_USE, "decoded", "other") == 3
 
 
 def test_things_that_are_leased_are_told_apart_by_kind() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,15 @@ from services.compose.identities import place_changes
 from services.compose.persons import Person, PersonsState
 from services.compose.plan import ComposeState
 from services.compose.tracker import Box
-from shared.errors import ErrorCode, PermanentError, SpentError, WorkOverError
+from shared.errors import (
+    DualfaceError,
+    ErrorCode,
+    PermanentError,
+    SpentError,
+    StoreAwayError,
+    TemporaryError,
+    WorkOverError,
+)
 from shared.giving_up import give_up_batch
 from shared.metrics import Meter
 from shared.metrics.book import RESERVED_BYTES, render
@@ -34,6 +44,7 @@ from shared.metrics.catalogue import (
 from shared.metrics.store import metered
 from shared.redisdb import Connection
 from shared.runtime import make_runtime
+from shared.storage.base import DirectUploads
 from shared.storage.directory import DirectoryStore
 from shared.tracks import BatchPlan
 from tests.builders import batch_message, job_spec, output_plan, segment, source_info
@@ -136,8 +147,7 @@ def test_an_engine_that_stands_in_for_another_is_counted_with_the_reason(
     made.serve("j", "compose", "opencv")
     made.serve("j", "compose", "plain", "earlier_tries")
     assert notes.sum(ENGINE_USES, "compose", "opencv") == 1
-    assert notes.sum(FALLBACKS, "compose", "plain", "earlier_tries") == 1
-    assert notes.sum(FALLBACKS, "compose", "opencv", "earlier_tries") == 0
+    assert notes.sum(FALLBACKS, "compose", "earlier_tries") == 1
     view = made.ledger.view("j")
     assert view is not None
     assert view.engines == {"compose": "plain"}
@@ -183,6 +193,8 @@ def test_store_operations_are_timed_and_their_failures_counted(tmp_path: Path) -
     [
         (OSError("No space left on device"), 1),
         (PermanentError(ErrorCode.INTERNAL, "x"), 1),
+        (PermanentError(ErrorCode.TOO_LARGE, "x"), 0),
+        (PermanentError(ErrorCode.BAD_OPTION, "x"), 0),
         (WorkOverError("j"), 0),
         (FileNotFoundError("gone"), 0),
     ],
@@ -193,6 +205,57 @@ def test_what_counts_as_a_failure_of_the_store(error: Exception, counted: int) -
         raise error
     assert notes.sum(STORE_ERRORS, "put") == counted
     assert len(notes.observed(STORE_SECONDS, "put")) == 1
+
+
+def test_what_a_caller_gives_is_neither_the_stores_failure_nor_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    notes = Notes()
+    store = metered(DirectoryStore(tmp_path / "store"), Meter("api", notes))
+
+    def slow(*, ends: bool) -> Iterator[bytes]:
+        nonlocal now
+        yield b"first"
+        now += 60
+        if not ends:
+            raise TemporaryError(ErrorCode.BUSY, "The upload was broken off.")
+
+    assert store.write("jobs/j/a", slow(ends=True)) == 5
+    with pytest.raises(TemporaryError, match="broken off"):
+        store.write("jobs/j/b", slow(ends=False))
+    assert notes.sums == {}
+    assert notes.observed(STORE_SECONDS, "put") == [0, 0]
+
+
+def test_a_store_that_breaks_while_it_is_written_to_is_counted(tmp_path: Path) -> None:
+    notes = Notes()
+    (tmp_path / "store").write_bytes(b"a file where the folder should be")
+    store = metered(DirectoryStore(tmp_path / "store"), Meter("api", notes))
+    with pytest.raises((DualfaceError, OSError)):
+        store.write("jobs/j/a", iter([b"x"]))
+    assert notes.sum(STORE_ERRORS, "put") == 1
+
+
+def test_a_store_that_clients_may_send_to_stays_one_when_it_is_counted() -> None:
+    class Away:
+        """Of a store, what is asked for."""
+
+        def complete(self, *_: object) -> None:
+            raise StoreAwayError(ErrorCode.BUSY, "It does not answer.", 1.0)
+
+        begin = part_link = abort = open_uploads = complete
+
+    notes = Notes()
+    away: Any = Away()
+    store = metered(away, Meter("api", notes))
+    assert isinstance(store, DirectUploads)
+    for asks in (lambda: store.begin("k"), lambda: store.complete("k", "u", [])):
+        with pytest.raises(StoreAwayError):
+            asks()
+    assert notes.sum(STORE_ERRORS, "put") == 2
+    assert not isinstance(metered(DirectoryStore(Path()), Meter("api", notes)), DirectUploads)
 
 
 def test_a_store_is_not_wrapped_where_nothing_is_counted(tmp_path: Path) -> None:

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.redisdb import answers, connect
+from shared.health.vitals import RedisWatch
+from shared.metrics import Meter
+from shared.metrics.catalogue import REDIS_SILENT
+from shared.redisdb import answers, connect, connect_once
 from tests.metrics.conftest import PATIENCE_S, Answering, Server, answering
+from tests.metrics.notes import Notes
 from tests.metrics.stage import FORGET, GO_ON, REMEMBER, STAND_STILL
 from tests.waiting import wait_until
 
@@ -51,6 +55,31 @@ def test_a_worker_is_not_ready_while_redis_is_frozen_and_then_consumes_again(
     assert answers(server.url, 5)
 
 
+def test_how_long_redis_has_hung_is_told_while_it_does(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.health.vitals.REDIS_EVERY_S", 0.05)
+    notes = Notes()
+
+    def silent_s() -> float:
+        return notes.value(REDIS_SILENT, "coordinator") or 0.0
+
+    watch = RedisWatch(connect_once(server.url, 0.1), Meter("coordinator", notes))
+    watch.start()
+    try:
+        wait_until(lambda: notes.value(REDIS_SILENT, "coordinator") == 0, "it answers", PATIENCE_S)
+        server.process.suspend()
+        try:
+            wait_until(lambda: silent_s() > 0.5, "it is told", PATIENCE_S)
+            before = silent_s()
+            wait_until(lambda: silent_s() > before, "it is told again", PATIENCE_S)
+        finally:
+            server.process.resume()
+        wait_until(lambda: silent_s() == 0, "it answers again", PATIENCE_S)
+    finally:
+        watch.close()
+
+
 def test_a_worker_consumes_again_after_redis_was_restarted(
     worker: Answering, server: Server
 ) -> None:
@@ -89,6 +118,8 @@ def test_a_worker_tells_what_its_processes_counted(worker: Answering) -> None:
     assert worker.does("counted")
     done = 'dualface_tasks_total{outcome="done",task="other"}'
     wait_until(lambda: done in worker.metrics(), "the task is counted", PATIENCE_S)
+    # Its thread that asks Redis counts nothing: a fork might need the lock of that.
+    assert "dualface_redis_silent_seconds" not in worker.metrics()
 
 
 def test_without_a_port_the_command_says_so(worker: Answering) -> None:
@@ -114,6 +145,9 @@ def test_coordinator_and_arena_answer_for_themselves(server: Server, tmp_path: P
         wait_until(lambda: redis.hget(beats, "vital"), "the arena is heard", PATIENCE_S)
         wait_until(lambda: "dualface_jobs{" in owner.metrics(), "jobs are told of", PATIENCE_S)
         assert 'dualface_disk_free_ratio{place="state"}' in coordinator.metrics()
+        for stage in ("arena", "coordinator"):
+            told = f'dualface_redis_silent_seconds{{stage="{stage}"}}'
+            wait_until(lambda told=told: told in owner.metrics(), "Redis is told of", PATIENCE_S)
         for process in (coordinator, owner):
             process.process.send_signal(signal.SIGTERM)
             assert process.process.wait(PATIENCE_S) in (0, None)

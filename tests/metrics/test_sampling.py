@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from shared.ledger import JobResult
 from shared.metrics import Meter
 from shared.metrics.catalogue import (
     DEAD_LETTERS,
+    JOB_IDLE,
     JOB_RATE,
+    JOB_SECONDS,
     JOBS,
     JOBS_ENDED,
     LEASE_WAITERS,
@@ -76,6 +79,34 @@ def test_queues_are_counted_by_name_and_sampled_by_kind(redis: Connection, tmp_p
     assert notes.value(UNACKNOWLEDGED) == 1
     redis.delete("encode.gpu1")
     assert setting.sample().value(QUEUE_MESSAGES, "encode.gpu1") == 0
+
+
+def test_of_an_arena_that_is_gone_nothing_is_told(redis: Connection, tmp_path: Path) -> None:
+    setting = Setting(redis, tmp_path)
+    registry = ArenaRegistry(redis)
+    for name in ("gone", "there"):
+        registry.publish(arena(name))
+    redis.rpush("encode.gone", *["message"] * 25)
+    notes = setting.sample()
+    assert notes.value(QUEUE_MESSAGES, "encode.gone") == 25
+    registry.withdraw("gone")
+    setting.sample()
+    left = {labels for (_, labels), value in notes.values.items() if not math.isnan(value)}
+    assert not any("gone" in label for labels in left for label in labels)
+    assert {("encode.there",), ("decoded", "there"), ("composed", "there")} <= left
+    registry.publish(arena("gone"))
+    assert setting.sample().value(QUEUE_MESSAGES, "encode.gone") == 25
+
+
+def test_how_long_jobs_have_not_got_on_is_told_by_state(redis: Connection, tmp_path: Path) -> None:
+    setting = Setting(redis, tmp_path)
+    ledger = setting.runtime.ledger
+    ledger.submit("j", job_spec())
+    ledger.due(decoders=1, per_job=1, splits=1, ahead=9, count=9)
+    for _ in range(3):
+        notes = setting.sample()
+    assert notes.value(JOB_IDLE, "splitting") == 2 * EVERY_S
+    assert [notes.value(JOB_IDLE, state) for state in ("running", "muxing")] == [0, 0]
 
 
 def test_leases_are_told_of_by_kind_and_place(redis: Connection, tmp_path: Path) -> None:
@@ -177,13 +208,17 @@ def test_a_job_that_ended_is_counted_once_with_its_code(
     setting = Setting(redis, tmp_path)
     ledger = setting.runtime.ledger
     closing = Closing(setting.runtime, Telling(ledger, make_app(redis_url)))
-    ledger.submit("good", job_spec())
-    ledger.submit("bad", job_spec())
+    for job in ("good", "bad"):
+        ledger.submit(job, job_spec())
+    # It waited for a thousand seconds, then its frames took ten.
+    redis.hset("df:job:good", mapping={"submitted_ms": 1, "decoding_ms": 1_000_001})
     ledger.finish("good", JobResult(key="k", frames=100))
     ledger.fail("bad", ErrorCode.NOT_A_VIDEO, "It is a poem.")
+    redis.hset("df:job:good", "ended_ms", 1_010_001)
     for _ in range(3):
         closing.step()
     notes = setting.notes
     assert notes.sum(JOBS_ENDED, "succeeded", "ok") == 1
     assert notes.sum(JOBS_ENDED, "failed", "not_a_video") == 1
-    assert len(notes.observed(JOB_RATE)) == 1
+    assert notes.observed(JOB_SECONDS) == [1010]
+    assert notes.observed(JOB_RATE) == [10]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import sys
+import threading
 import time
 
+from shared import redisdb
 from shared.messages import SplitMessage
 from shared.queues import StageWorker
 from shared.runtime import Runtime
@@ -14,6 +18,30 @@ from shared.settings import Settings
 QUEUE = "probe"
 TASK = "probe.do"
 TRACE = "test:trace"
+
+
+FREEZES_S = (2.2, 0.9, 0.25)
+"""Of Redis, around one piece of work: longer than a call and the giving back after it are patient;
+than a call is; than a try of a call is."""
+
+
+def freeze(server: int, seconds: float) -> None:
+    """Redis answers nobody for so long."""
+    os.kill(server, signal.SIGSTOP)
+    threading.Timer(seconds, os.kill, (server, signal.SIGCONT)).start()
+
+
+def work_on_ice(runtime: Runtime, message: SplitMessage, began: int) -> None:
+    """Take the work up; Redis freezes at some moment of each of the first times."""
+    server = runtime.redis.info("server")["process_id"]
+    if began in (2, 3):  # as it is taken up
+        freeze(server, FREEZES_S[began - 1])
+    tries = runtime.ledger.take(message.job, message.item, runtime.worker)
+    if began == 1:  # while it is worked on
+        freeze(server, FREEZES_S[0])
+        while True:
+            runtime.checkpoint(message.job)
+    runtime.redis.rpush(TRACE, f"try {tries}")
 
 
 def do(runtime: Runtime, message: SplitMessage) -> None:
@@ -32,11 +60,15 @@ def do(runtime: Runtime, message: SplitMessage) -> None:
         while True:
             runtime.checkpoint(message.job)
             time.sleep(0.01)
+    elif message.job == "ice":
+        work_on_ice(runtime, message, began)
     runtime.redis.rpush(TRACE, f"end {message.job}")
 
 
 def main() -> int:
     """The worker's exit code."""
+    if "IMPATIENT" in os.environ:  # of a call of Redis: half a second instead of a minute
+        redisdb.SOCKET_TIMEOUT_S, redisdb.RETRIES = 0.2, 1
     worker = StageWorker("probe", Settings(), concurrency=1)
     worker.task(TASK, SplitMessage, QUEUE, do)
     return worker.run()

@@ -72,7 +72,11 @@ def test_a_stage_that_hangs_is_ended_and_the_next_piece_of_work_is_done(
             lambda: {f"end {kind}", "end next"} <= set(trace(redis)), "both done", PATIENCE_S
         )
     assert trace(redis).count(f"begin {kind}") == 2
-    assert "Timeout" in (tmp_path / "worker.log").read_text()  # and where it hung
+    lines = (tmp_path / "worker.log").read_text().splitlines()
+    assert "Timeout" in "".join(lines)  # and where it hung
+    others = [line for line in lines if not line.startswith(("Timeout", "Thread", "  File"))]
+    said = [json.loads(line)["event"] for line in others if line]  # all other lines are JSON
+    assert any("exited with" in event for event in said), "also what Celery says"
 
 
 def test_sigterm_lets_the_work_come_to_its_end_and_the_worker_ends_with_zero(
@@ -186,10 +190,11 @@ def test_a_worker_that_forgot_its_queues_ends_and_another_does_the_work(
         wait_until(lambda: "end second" in trace(redis), "another works", PATIENCE_S)
 
 
-def test_a_worker_has_its_host_in_its_name_so_that_containers_on_one_arena_can_be_told_apart(
+def test_workers_on_one_arena_and_host_can_be_told_apart_by_their_names(
     redis_url: str, tmp_path: Path
 ) -> None:
-    with worker(redis_url, tmp_path, ARENA="gpu3"):
+    """Containers of one Compose file have a host name for all, and process ids of one space."""
+    with worker(redis_url, tmp_path, ARENA="gpu3") as process:
         control = make_app(redis_url).control
         answers: list[dict[str, object]] = []
 
@@ -198,7 +203,8 @@ def test_a_worker_has_its_host_in_its_name_so_that_containers_on_one_arena_can_b
             return bool(answers)
 
         wait_until(told, "it answers", PATIENCE_S)
-    assert list(answers[0]) == [f"probe@gpu3.{socket.gethostname()}"]
+        name = f"probe@gpu3.{socket.gethostname()}.{process.pid}"
+    assert list(answers[0]) == [name]
 
 
 def test_work_stands_back_for_others_but_signs_of_life_do_not(

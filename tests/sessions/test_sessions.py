@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from shared.errors import (
     EngineBusyError,
     EngineError,
     ErrorCode,
+    RedisAwayError,
     TemporaryError,
     WorkOverError,
 )
@@ -275,6 +278,24 @@ def test_a_lost_lease_is_noticed_and_the_session_closed(make: Make) -> None:
         lose_it()
     assert not isinstance(caught.value, DeferredError)
     assert worker.engine.closed == 1
+
+
+def test_a_lease_that_redis_could_not_renew_is_no_failure_of_the_work(
+    make: Make, redis: Connection
+) -> None:
+    worker, server = make(lease_s=1), redis.info("server")["process_id"]
+    with worker.sessions.hold(worker.engine.need, "j") as check:
+
+        def lost() -> bool:
+            check()
+            return False
+
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(RedisAwayError):
+                wait_until(lost, "it is noticed")
+        finally:
+            os.kill(server, signal.SIGCONT)
 
 
 def test_a_lease_lost_between_two_pieces_of_work_is_got_anew(make: Make) -> None:

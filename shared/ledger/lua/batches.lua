@@ -72,7 +72,7 @@ operation.enter = function(name, stage, worker, message, most)
   if by ~= '-' and by ~= worker and alive(by) then
     return {'stale'}
   end
-  local tries = next_try(stage .. ' ' .. name, most)
+  local tries = next_try(stage .. ' ' .. name, most, by == worker)
   if not tries then
     return poison(name)
   end

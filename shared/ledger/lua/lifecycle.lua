@@ -1,8 +1,10 @@
 -- A job from its submission to the end of its record.
 
--- submit id spec now_ms owner most -> {'new'} | {state} | {'ending'} | {'foreign'}: another owner's
--- | {'full'}: the owner has `most` live jobs (0: as many as they like)
-operation.submit = function(id, spec, now, owner, most)
+-- submit id spec now_ms owner most secret sent -> {'new'} | {state} | {'ending'} | {'foreign'}: another
+-- owner's | {'full'}: the owner has `most` live jobs (0: as many as they like). `secret` signs the
+-- job's webhook; '': the one that signed it in its former run. `sent` tells its source's bytes from
+-- others; '': as in its former run.
+operation.submit = function(id, spec, now, owner, most, secret, sent)
   local state = get('state')
   if state and (get('owner') or '') ~= owner then
     return {'foreign'}
@@ -19,6 +21,8 @@ operation.submit = function(id, spec, now, owner, most)
   end
   enlist(nil)
   unhook()
+  secret = secret ~= '' and secret or get('webhook_secret')
+  sent = sent ~= '' and sent or get('sent')
   redis.call('DEL', job)
   redis.call('PERSIST', prefix .. 'events')
   for _, part in ipairs(PARTS) do
@@ -29,6 +33,12 @@ operation.submit = function(id, spec, now, owner, most)
   redis.call('ZREM', across .. 'kept', id)
   redis.call('HSET', job, 'state', 'queued', 'spec', spec, 'submitted_ms', now, 'turn', '0:0',
     'owner', owner)
+  if secret then
+    redis.call('HSET', job, 'webhook_secret', secret)
+  end
+  if sent then
+    redis.call('HSET', job, 'sent', sent)
+  end
   redis.call('ZADD', live, now, id)
   ring()
   return {'new'}
@@ -94,16 +104,39 @@ operation.finish = function(id, state, code, message, result, ttl, now)
   return {'1'}
 end
 
--- hooks claim_ms count -> {job, try...}: ended jobs whose webhook is to be called now, the longest
--- waiting first. Each comes again after `claim_ms`, unless it is `hooked` or `unhooked` before.
-operation.hooks = function(claim, count)
-  local answer = {}
-  local now = now_ms()
-  for _, each in ipairs(redis.call('ZRANGEBYSCORE', across .. 'hooks', '-inf', now, 'LIMIT', 0,
-    count)) do
-    redis.call('ZADD', across .. 'hooks', now + claim, each)
-    answer[#answer + 1] = each
-    answer[#answer + 1] = tostring(redis.call('HINCRBY', across .. 'hook_tries', each, 1))
+-- hooks claim_ms count most look [owner calls ...] -> {job, try, owner...}: at most `count` ended
+-- jobs whose webhook is to be called now, the longest waiting first, less those by which an owner,
+-- with the calls under way, would have more than `most`. Each comes again after `claim_ms`, unless
+-- `hook_later` or `unhook` comes before. Where `look` or more wait, those looked at in vain go
+-- behind the others: however many are one owner's, everybody's turn comes.
+operation.hooks = function(claim, count, most, look, ...)
+  local calls, given = {}, {...}
+  for at = 1, #given, 2 do
+    calls[given[at]] = tonumber(given[at + 1])
+  end
+  count, most, look = tonumber(count), tonumber(most), tonumber(look)
+  local hooks, now = across .. 'hooks', now_ms()
+  local due = redis.call('ZRANGEBYSCORE', hooks, '-inf', now, 'LIMIT', 0, look)
+  local answer, passed = {}, {}
+  for _, each in ipairs(due) do
+    if #answer == 3 * count then
+      return answer
+    end
+    local owner = redis.call('HGET', base .. each, 'owner') or ''
+    if (calls[owner] or 0) < most then
+      calls[owner] = (calls[owner] or 0) + 1
+      redis.call('ZADD', hooks, now + claim, each)
+      answer[#answer + 1] = each
+      answer[#answer + 1] = tostring(redis.call('HINCRBY', across .. 'hook_tries', each, 1))
+      answer[#answer + 1] = owner
+    else
+      passed[#passed + 1] = each
+    end
+  end
+  if #due == look then
+    for _, each in ipairs(passed) do
+      redis.call('ZADD', hooks, now, each)
+    end
   end
   return answer
 end

@@ -96,7 +96,7 @@ operation.return_segment = function(index, attempt, refund)
   if redis.call('HGET', prefix .. 'running', index) == attempt then
     redis.call('HDEL', prefix .. 'running', index)
     redis.call('HDEL', prefix .. 'hands', 'segment:' .. index)
-    redis.call('HINCRBY', prefix .. 'tries', 'segment:' .. index, -tonumber(refund))
+    untry('segment:' .. index, refund)
     redis.call('ZADD', prefix .. 'ready', index, index)
     ring()
   end

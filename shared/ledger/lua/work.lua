@@ -4,15 +4,17 @@ local function alive(worker)
   return redis.call('EXISTS', 'df:worker:' .. worker) == 1
 end
 
--- How often a piece of work was taken up; nil beyond `most`: it is poison.
-local function next_try(what, most)
-  local tries = redis.call('HINCRBY', prefix .. 'tries', what, 1)
+-- How often a piece of work was taken up; nil beyond `most`: it is poison. `again`: by a worker that
+-- has it in hands already: the answer to it was lost, and to ask once more is no other try.
+local function next_try(what, most, again)
+  local tries = math.max(1, redis.call('HINCRBY', prefix .. 'tries', what, again and 0 or 1))
   return tries <= tonumber(most) and tostring(tries) or nil
 end
 
 local function untry(what, really)
-  if really == '1' then
-    redis.call('HINCRBY', prefix .. 'tries', what, -1)
+  if really == '1' and redis.call('HINCRBY', prefix .. 'tries', what, -1) < 0 then
+    -- They were forgotten since it was taken up: there was progress.
+    redis.call('HDEL', prefix .. 'tries', what)
   end
 end
 
@@ -33,7 +35,7 @@ operation.take = function(item, worker, most)
   if not fits or (by and by ~= worker and alive(by)) then
     return {'stale'}
   end
-  local tries = next_try(item, most)
+  local tries = next_try(item, most, by == worker)
   if not tries then
     return poison(item)
   end
@@ -41,6 +43,8 @@ operation.take = function(item, worker, most)
   if item == 'split' then
     redis.call('HSET', job, 'state', 'splitting')
     redis.call('HSETNX', job, 'started_ms', now_ms())
+  elseif string.match(item, '^segment:') then
+    redis.call('HSETNX', job, 'decoding_ms', now_ms())
   end
   return {'go', tries}
 end
