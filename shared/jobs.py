@@ -5,6 +5,7 @@ The same models serve the command line, the queue, the ledger and (later) REST.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
@@ -13,6 +14,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ErrorCode, PermanentError
+
+JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""The whole of an id, of uploads too: it is safe in paths, keys and names of files."""
 
 Ratio = tuple[int, int]
 """An exact fraction (numerator, denominator); JSON keeps it as two integers."""

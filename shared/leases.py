@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.errors import DeferredError, ErrorCode, TemporaryError
-from shared.redisdb import Connection, RedisError, Script, explained, may_pass
+from shared.redisdb import Connection, RedisError, Script, explaining
 
 POLL_S = 1.0
 """A waiter asks this often. A grant wakes it at once; this notices dead holders and lost bells."""
@@ -152,12 +152,8 @@ class Leases:
 
     def _hears(self, thing: str, holder: str, wait_s: float) -> bool:
         """Wait for the holder's bell; True when it rang."""
-        try:
+        with explaining():
             return bool(self._redis.blpop([_bell(thing, holder)], timeout=wait_s))
-        except RedisError as error:
-            if not may_pass(error):
-                raise
-            raise explained(error) from error
 
     def _call(self, thing: str, operation: str, *args: str | int) -> list[str]:
         keys = [f"df:lease:{thing}:{part}" for part in PARTS]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -39,18 +39,15 @@ class _PatientRetry(Retry):
         # object, too.
         self._on_wait: Callable[[], None] = lambda: on_wait()
 
+    # What else there is to be told differs from release to release of the library.
     def call_with_retry(
-        self,
-        do: Callable[[], T],
-        fail: Callable[..., object],
-        is_retryable: Callable[[Exception], bool] | None = None,
-        with_failure_count: bool = False,
+        self, do: Callable[[], T], fail: Callable[..., object], *args: Any, **more: Any
     ) -> T:
         def failed(*what: object) -> object:
             self._on_wait()
             return fail(*what)
 
-        return super().call_with_retry(do, failed, is_retryable, with_failure_count)
+        return super().call_with_retry(do, failed, *args, **more)
 
 
 def connect(url: str, on_wait: Callable[[], None] = lambda: None) -> Connection:
@@ -92,6 +89,12 @@ def connect_once(url: str, within_s: float) -> Connection:
     )
 
 
+def check_writes(connection: Connection) -> None:
+    """Raises RedisError where the server is away, or answers and can't write: a ping is answered by
+    one whose memory is full."""
+    connection.set("df:probe", "", px=1)
+
+
 def answers(url: str, within_s: float) -> bool:
     """True when the server answers a ping on a connection of its own; asked once, blocks no longer
     than `within_s` for connecting and as long again for the answer."""
@@ -128,15 +131,25 @@ async def listen(url: str, channel: str) -> AsyncIterator[str | None]:
 
 
 def may_pass(error: RedisError) -> bool:
-    """True for what the server's surroundings cause: it is away, it starts, its disk is full, it
-    lacks its main server or replicas."""
-    passing = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)
+    """True for what the server's surroundings cause: it is away, it starts, its disk or memory is
+    full, it lacks its main server or replicas."""
+    passing = (
+        *(redis.ConnectionError, redis.TimeoutError),
+        *(redis.ReadOnlyError, redis.OutOfMemoryError),
+    )
     refusals = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
     return isinstance(error, passing) or str(error).startswith(refusals)
 
 
 def explained(error: RedisError) -> RedisAwayError:
     """The error of the house for one that may pass."""
+    if isinstance(error, redis.OutOfMemoryError):
+        return RedisAwayError(
+            ErrorCode.NO_SPACE,
+            "Redis is full: raise its maxmemory, or keep ended jobs for less long "
+            "(DUALFACE_RETENTION_S).",
+            5.0,
+        )
     if str(error).startswith("MISCONF"):
         return RedisAwayError(
             ErrorCode.NO_SPACE,

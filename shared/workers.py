@@ -15,10 +15,9 @@ from pydantic import Field, ValidationError
 
 from shared.jobs import Model
 from shared.processes import started_ticks
-from shared.redisdb import Connection, RedisError
+from shared.redisdb import Connection, RedisError, check_writes
 
 PREFIX = "df:worker:"
-PROBE = "df:probe"
 
 
 class WorkerRecord(Model):
@@ -121,7 +120,7 @@ def is_alive(connection: Connection, worker: str) -> bool:
 def heard(connection: Connection) -> list[WorkerRecord]:
     """As `living`, for who goes by a worker's silence: that says nothing while Redis takes no sign
     of life. Raises RedisError then, too: it answers, and can't write (its disk is full, say)."""
-    connection.set(PROBE, "", px=1)
+    check_writes(connection)
     return list(living(connection))
 
 

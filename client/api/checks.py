@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import httpx
 
 from shared.errors import ErrorCode, PermanentError
+from shared.jobs import JOB_ID
 
 MOST = 255
 """Characters of a header field that a person chooses."""
-ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 FIELD = re.compile(r"[!-~]([ -~]*[!-~])?")
 KEY = re.compile(r"[!-~]*")
 
@@ -21,7 +21,7 @@ KEY = re.compile(r"[!-~]*")
 def checked_id(text: str) -> str:
     """An id of a job or upload: what else goes into a path may lead to somewhere else, also with
     its slashes as %2F."""
-    if not ID.fullmatch(text):
+    if not JOB_ID.fullmatch(text):
         raise _bad(f"{_shown(text)} is no job's id; `dualface list` shows them.")
     return text
 

@@ -13,7 +13,7 @@ from shared.jobs import JobState
 from shared.ledger import Ledger
 from shared.ledger.records import Standing
 
-PAGE = 100
+PAGE, AT_ONCE = 1000, 100
 
 
 class Progress:
@@ -62,9 +62,8 @@ class Progress:
         return longest
 
     def _standings(self) -> list[Standing]:
-        found: list[Standing] = []
-        start = 0
-        while page := self._ledger.open(start, PAGE):
-            found += self._ledger.standings(page)
-            start += len(page)
-        return found
+        jobs: list[str] = []
+        while page := self._ledger.open(len(jobs), PAGE):
+            jobs += page
+        groups = (jobs[at : at + AT_ONCE] for at in range(0, len(jobs), AT_ONCE))
+        return [standing for group in groups for standing in self._ledger.standings(group)]

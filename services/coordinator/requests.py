@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from shared.errors import DualfaceError, ErrorCode, PermanentError, TemporaryError
-from shared.jobs import read_spec
+from shared.jobs import JOB_ID, read_spec
 from shared.logs import Log
 from shared.models import check_detector
 from shared.names import job_folder
@@ -15,7 +14,6 @@ from shared.references import check_reference, check_webhook
 from shared.runtime import Runtime
 from shared.uploads import REFERENCE, Uploads
 
-JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 """Of a Celery task, which is a UUID unless somebody chose otherwise; it becomes part of keys."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shared.metrics import Meter
 from shared.metrics.catalogue import REDIS_SILENT
-from shared.redisdb import Connection, RedisError, connect_once
+from shared.redisdb import Connection, RedisError, check_writes, connect_once
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Vitals:
 
 
 class RedisWatch:
-    """A thread with a connection of its own that asks Redis once a second whether it is there.
+    """A thread with a connection of its own that asks Redis once a second whether it takes writes.
 
     `meter` is told how long it has not answered; only in a process that never forks. Without one
     nothing is counted, and no lock is taken that a fork might need.
@@ -133,7 +133,7 @@ class RedisWatch:
 
     def _ask(self) -> None:
         try:
-            self._redis.ping()
+            check_writes(self._redis)
         except RedisError:
             silent_s = time.monotonic() - self._answered_s
         else:

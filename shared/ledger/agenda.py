@@ -9,9 +9,6 @@ from shared.ledger.base import ENDED, INDEX, WAKE, Base, key_of
 from shared.ledger.records import Standing
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 
-STANDING = 6
-"""Answers about one job."""
-
 PAGE = 1000
 """Jobs looked at in one round trip."""
 HOOKS_LOOKED_AT = 250
@@ -60,8 +57,8 @@ class Agenda(Base):
             for part in ("segments", "replaced", "running", "flight"):
                 pipeline.hlen(f"{key}:{part}")
             pipeline.zcard(f"{key}:ready")
-        found = pipeline.execute() if jobs else []
-        rows = (found[at : at + STANDING] for at in range(0, len(found), STANDING))
+        answers = iter(pipeline.execute() if jobs else [])
+        rows = zip(*[answers] * 6, strict=True)  # of each job
         standings = (_standing(job, *row) for job, row in zip(jobs, rows, strict=True))
         return [each for each in standings if each is not None]
 

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.health.vitals import RedisWatch
+from shared.errors import RedisAwayError
+from shared.health.vitals import REDIS_FRESH_S, RedisWatch
+from shared.jobs import JobSpec
+from shared.ledger import Ledger
 from shared.metrics import Meter
 from shared.metrics.catalogue import REDIS_SILENT
-from shared.redisdb import answers, connect, connect_once
+from shared.redisdb import answers, connect, connect_once, explaining
+from shared.workers import heard
 from tests.metrics.conftest import PATIENCE_S, Answering, Server, answering
 from tests.metrics.notes import Notes
 from tests.metrics.stage import FORGET, GO_ON, REMEMBER, STAND_STILL
@@ -53,6 +57,28 @@ def test_a_worker_is_not_ready_while_redis_is_frozen_and_then_consumes_again(
     wait_until(worker.ready, "it is ready again", PATIENCE_S)
     assert worker.does("after-the-frost")
     assert answers(server.url, 5)
+
+
+def test_redis_whose_memory_is_full_is_away_though_it_answers_pings(server: Server) -> None:
+    redis = connect(server.url)
+    watch = RedisWatch(connect_once(server.url, 5.0))
+    watch.start()
+    ledger = Ledger(redis, 60, 3)
+    ledger.submit("full", JobSpec(source="s"))
+    try:
+        wait_until(lambda: watch.sight().silent_s < 1, "it takes writes", PATIENCE_S)
+        redis.config_set("maxmemory", 1)
+        assert redis.ping()
+        wait_until(lambda: watch.sight().silent_s > REDIS_FRESH_S, "it is told", PATIENCE_S)
+        for call in (lambda: heard(redis), lambda: ledger.take("full", "split", "w")):
+            with pytest.raises(RedisAwayError, match="maxmemory"), explaining():
+                call()
+    finally:
+        redis.config_set("maxmemory", 0)
+        wait_until(lambda: watch.sight().silent_s < 1, "it takes writes again", PATIENCE_S)
+        watch.close()
+        redis.flushdb()
+        redis.close()
 
 
 def test_how_long_redis_has_hung_is_told_while_it_does(

@@ -18,8 +18,8 @@ MOST = 2000
 """Watchers of one process: each is an open connection."""
 
 FULL_S = 120.0
-"""Until somebody whom there was no room for may ask again; room comes when streams end, so they had
-better look at the job meanwhile."""
+"""Until somebody whom there was no room for is asked to come again: room comes when streams end, so
+they had better look at the job meanwhile, as the page does."""
 
 
 class Bell:

@@ -16,7 +16,7 @@ from services.coordinator.api.problems import EVERYWHERE, Responses, responses
 from services.coordinator.api.receiving import Form, receive_form
 from services.coordinator.api.service import Served, Service
 from shared.errors import ErrorCode, PermanentError
-from shared.jobs import JobSpec, JobState, read_spec
+from shared.jobs import JOB_ID, JobSpec, JobState, read_spec
 from shared.keys import ApiKey, Role
 from shared.ledger import JobView
 from shared.ledger.jobs import over_quota
@@ -41,7 +41,7 @@ SOURCE_PATTERN = (
 DETECTORS = ("auto", *(entry.name for entry in ENTRIES))
 """The same of models; others may have been added to a service."""
 
-JobId = Annotated[str, Path(pattern="^[0-9A-Za-z_-]{1,64}$", description="as `POST` answered")]
+JobId = Annotated[str, Path(pattern=f"^{JOB_ID.pattern}$", description="as `POST` answered")]
 IdempotencyKey = Annotated[
     str | None,
     Header(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Annotated
 
@@ -40,6 +42,8 @@ from shared.runtime import queue_of
 from shared.workers import living
 
 router = APIRouter(tags=["system"])
+
+_renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
 RATED = 50
 """Running jobs whose rates are added up: each costs a look-up."""
@@ -134,9 +138,12 @@ async def metrics(request: Request, _: Scraper) -> Response:
     """Figures of this process and, on a single machine, of all of them."""
     from shared.metrics import render_metrics
 
-    # Some 10 ms of the loop, and no thread: while Redis is silent they may all be waiting for it.
+    # The others' threads may all be waiting for Redis while it is silent.
     service: Service = request.app.state.service
-    body, content_type = render_metrics(service.settings)
+    rendering = asyncio.get_running_loop().run_in_executor(
+        _renderer, render_metrics, service.settings
+    )
+    body, content_type = await rendering
     return Response(body, media_type=content_type)
 
 
