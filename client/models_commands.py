@@ -55,14 +55,15 @@ def pull_command(settings: Settings, names: Sequence[str], *, everything: bool) 
     failed = 0
     for name in wanted:
         try:
-            path = pull(name, _cache(settings), settings.model_folders)
+            entry = choose(name, _cache(settings), settings.model_folders)
+            path = pull(entry.name, _cache(settings), settings.model_folders)
         except DualfaceError as error:
             if len(wanted) == 1:
                 raise
             out.error(error.message)
             failed += 1
             continue
-        out.say(f"{name}: {path}")
+        out.say(f"{entry.name}: {path}")
     return 1 if failed else 0
 
 

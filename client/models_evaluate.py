@@ -67,13 +67,9 @@ def evaluate(
 
 def _quantize(name: str, frames: list[Path], count: int, seed: int, *, as_json: bool) -> int:
     from client.showing import Out, table
-    from shared.models.precision import (
-        Condition,
-        Quantized,
-        QuantizeRequest,
-    )
+    from shared.models.precision import SHOWN, Quantized, QuantizeRequest
 
-    _fetched(name)
+    name = _fetched(name)
     out = Out(as_json=as_json)
     request = QuantizeRequest(
         name=name, frames=tuple(path.absolute() for path in frames), seed=seed, count=count
@@ -85,15 +81,16 @@ def _quantize(name: str, frames: list[Path], count: int, seed: int, *, as_json: 
     log = answer.log
     rows = [
         (condition.value, str(sum(f.condition is condition for f in log.frames)), str(found))
-        for condition in Condition
+        for condition in SHOWN
         if (found := log.found.get(condition, 0))
     ]
     table(out, ("condition", "calibrated on", "of found"), rows)
-    missing = [each.value for each in Condition if not log.found.get(each, 0)]
+    missing = [each.value for each in SHOWN if not log.found.get(each, 0)]
     if missing:
         out.note(f"None of the frames shows {', '.join(missing)}.")
     if len(log.frames) < log.wanted:
-        out.note(f"The files have {len(log.frames)} different frames, not {log.wanted}.")
+        frames_text = "1 frame" if len(log.frames) == 1 else f"{len(log.frames)} different frames"
+        out.note(f"The files have {frames_text}, not {log.wanted}.")
     out.say(f"{answer.file}")
     out.note(f"It is not used yet; next: dualface models evaluate {name} --labels FILE")
     return 0
@@ -111,7 +108,7 @@ def _evaluate(
     from client.showing import Out
     from shared.models.precision import Evaluated, EvaluateRequest
 
-    _fetched(name)
+    name = _fetched(name)
     out = Out(as_json=as_json)
     request = EvaluateRequest(
         name=name,
@@ -126,23 +123,35 @@ def _evaluate(
         _print(out, answer.evaluation)
         if report is not None:
             out.note(f"Report: {report}")
+    if answer.former is not None:
+        out.note(
+            "These faces are too few to replace the former evaluation, on "
+            f"{answer.former.overall.faces}: {answer.former.verdict.value} goes on deciding."
+        )
     return 0
 
 
-def _fetched(name: str) -> None:
-    """Fetch the model now if it is missing: the process that does the work downloads nothing."""
-    from shared.models import pull
+def _fetched(name: str) -> str:
+    """The model's own name, for `auto` too. One that is missing is fetched now: the process that
+    does the work downloads nothing."""
+    from shared.models import choose, pull
 
     settings = Settings.load()
-    pull(name, settings.cache_dir / "models", settings.model_folders)
+    cache = settings.cache_dir / "models"
+    entry = choose(name, cache, settings.model_folders)
+    pull(entry.name, cache, settings.model_folders)
+    return entry.name
 
 
 def _print(out: Out, evaluation: Evaluation) -> None:
     from client.showing import table
+    from shared.models.precision import SHOWN
 
     copy = evaluation.precision.upper()
     heads = ("condition", "faces", "precision", "miss rate", "AP", "lost", "gained", "boxes, IoU")
-    rows = [_row(each) for each in (*evaluation.by_condition, evaluation.overall)]
+    found = {each.condition: each for each in evaluation.by_condition}
+    by_condition = [found[each] for each in SHOWN if each in found]
+    rows = [_row(each) for each in (*by_condition, evaluation.overall)]
     out.say(f"{evaluation.model}: FP32 → {copy}")
     table(out, heads, rows)
     if evaluation.cpu is not None:

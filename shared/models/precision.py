@@ -53,6 +53,10 @@ class Condition(StrEnum):
     NORMAL = "normal"
 
 
+SHOWN = (Condition.NORMAL, *(each for each in Condition if each is not Condition.NORMAL))
+"""The order in which people are shown them: what is usual comes first."""
+
+
 class Verdict(StrEnum):
     """Whether a copy may be used instead of the model itself."""
 
@@ -216,10 +220,15 @@ class Quantized(Model):
 
 
 class Evaluated(Model):
-    """The answer to `EvaluateRequest`; `file` is where the evaluation is kept."""
+    """The answer to `EvaluateRequest`; `file` is where the evaluation is kept.
+
+    `former`: what lies there instead and goes on deciding, an evaluation of the same two files on
+    enough faces, where the new one had too few.
+    """
 
     file: Path
     evaluation: Evaluation
+    former: Evaluation | None = None
 
 
 def variant_path(cache: Path, name: str, precision: Variant) -> Path:
@@ -238,7 +247,7 @@ def calibration_path(cache: Path, name: str) -> Path:
 
 
 def evaluation_path(cache: Path, name: str, precision: Variant) -> Path:
-    """Where the outcome of the last evaluation lies."""
+    """Where the outcome of the last evaluation lies, or of a better-founded one before it."""
     return cache / f"{name}.{precision}.evaluation.json"
 
 

@@ -22,7 +22,10 @@ from shared.errors import DualfaceError, ErrorCode, PermanentError
 from shared.models import choose, draft, locate
 from shared.models.catalogue import FAMILIES, Added
 from shared.models.lab import TrialAnswer, TrialRequest
+from shared.models.precision import Condition, Evaluated, EvaluateRequest, Verdict
 from shared.settings import Settings
+from tests.lab.test_report import evaluation
+from tests.lab.test_report import row as row_of
 from tests.models.graphs import bright_scrfd, bright_yolo, constant, scrfd_outputs, yolo_output
 from tests.videos import VideoSpec, make_video
 from tests.websites import Website, make_authority, website
@@ -283,6 +286,39 @@ def test_of_several_models_one_that_cannot_be_had_holds_up_no_other(
     for names, everything in (([], False), (["yunet_n"], True)):
         error = refusal(lambda n=names, e=everything: pull_command(settings, n, everything=e))  # type: ignore[misc]
         assert error.code is ErrorCode.BAD_OPTION
+
+
+def test_auto_is_pulled_as_the_model_it_means(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.models_commands.pull", lambda name, folder, _: folder / name)
+    assert pull_command(settings, ["auto"], everything=False) == 0
+    assert capsys.readouterr().out.startswith("centerface: ")
+
+
+def test_an_evaluation_of_auto_is_shown_as_in_the_report_with_what_goes_on_deciding(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    asked: list[EvaluateRequest] = []
+    few = evaluation().model_copy(
+        update={"by_condition": (row_of(Condition.LOW_LIGHT), row_of(Condition.NORMAL))}
+    )
+
+    def answer(_module: str, request: EvaluateRequest, *_: object) -> Evaluated:
+        asked.append(request)
+        return Evaluated(file=tmp_path, evaluation=few, former=evaluation(Verdict.ACCEPTABLE))
+
+    monkeypatch.setattr("client.lab.ask", answer)
+    monkeypatch.setattr("shared.models.pull", lambda *_: tmp_path)
+    monkeypatch.setenv("DUALFACE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("DUALFACE_MODEL_FOLDERS", "[]")
+    told = CliRunner().invoke(models_app, ["evaluate", "auto", "--labels", "set.csv"])
+    assert told.exit_code == 0, told.output
+    assert asked[0].name == "centerface"
+    conditions = [line.partition("\t")[0] for line in told.stdout.splitlines() if "\t" in line]
+    assert conditions == ["normal", "low_light", "all"]
+    assert "former evaluation, on 4: ACCEPTABLE goes on deciding" in told.stderr
 
 
 # --- bench ----------------------------------------------------------------------------------------

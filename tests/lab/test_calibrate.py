@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from services.infer.lab.calibrate import Found, choose, probe
+from services.infer.lab.calibrate import Found, choose, probe, read_image
 from shared.errors import ErrorCode, PermanentError
 from shared.models.precision import Condition
-from tests.lab.toys import draw
+from tests.lab.toys import draw, draw_turned
 
 
 def found(condition: Condition, count: int, start: int = 0) -> list[Found]:
@@ -93,3 +93,17 @@ def test_a_file_that_is_no_picture_is_one_clear_error(tmp_path: Path, name: str)
         list(probe(tmp_path / name, 4))
     assert caught.value.code is ErrorCode.SOURCE_UNREADABLE
     assert name in caught.value.message
+    assert "give videos or pictures" in caught.value.message
+
+
+def test_a_damaged_picture_of_a_labelled_set_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"neither")
+    with pytest.raises(PermanentError, match="take it out of the labels") as caught:
+        read_image(tmp_path / "a.png", labelled=True)
+    assert "videos" not in caught.value.message
+
+
+def test_labelled_pictures_are_read_as_stored_and_others_upright(tmp_path: Path) -> None:
+    draw_turned(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").shape == (64, 40, 3)
+    assert read_image(tmp_path / "a.jpg", labelled=True).shape == (40, 64, 3)

@@ -27,9 +27,10 @@ from shared.models.precision import (
     QuantizeRequest,
     Verdict,
     locate_precision,
+    read_evaluation,
 )
 from tests.conftest import MODELS
-from tests.lab.toys import draw, install, toy_entry, toy_model
+from tests.lab.toys import draw, draw_turned, install, toy_entry, toy_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CELLS = [(2, 2), (8, 5), (12, 12)]
@@ -91,6 +92,7 @@ def test_from_pictures_to_a_verdict(run: Run, labels: Path, tmp_path: Path) -> N
     faces = {row.condition: (row.faces, row.fp32.missed) for row in found.by_condition}
     assert faces == {Condition.LOW_LIGHT: (2, 2), Condition.PROFILE: (3, 0)}
     assert "NOT RECOMMENDED" in report.read_text()
+    assert [path.name for path in report.parent.iterdir()] == ["out.html"]
 
     entry = toy_entry(toy_model())
     path, precision = locate_precision("toy", "int8", models)
@@ -130,6 +132,14 @@ def test_fp16_needs_no_calibration(cache: Path, labels: Path) -> None:
 
 
 @pytest.mark.usefixtures("cache")
+def test_boxes_are_of_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+    draw_turned(tmp_path / "a.jpg")
+    (tmp_path / "set.csv").write_text("file,x,y,w,h\na.jpg,52,8,4,4\n")  # outside 40x64
+    request = EvaluateRequest(name="toy", precision="fp16", labels=tmp_path / "set.csv")
+    assert evaluate(request).evaluation.overall.faces == 1
+
+
+@pytest.mark.usefixtures("cache")
 def test_int8_without_a_copy_says_how_to_make_one(labels: Path) -> None:
     with pytest.raises(PermanentError, match="run 'dualface models quantize toy"):
         evaluate(EvaluateRequest(name="toy", labels=labels))
@@ -144,14 +154,60 @@ def test_a_file_that_is_not_there_is_said_before_any_is_decoded(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_report_that_cannot_be_written_is_said(labels: Path, tmp_path: Path) -> None:
+def test_a_folder_of_frames_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match=r"is a folder; name its files: .*/\*\.jpg"):
+        quantize(QuantizeRequest(name="toy", frames=(tmp_path,)))
+
+
+@pytest.mark.parametrize("report", ["file/out.html", "folder"])
+def test_a_report_that_cannot_be_written_is_said_before_any_work(
+    cache: Path, labels: Path, tmp_path: Path, report: str
+) -> None:
     (tmp_path / "file").write_text("")
-    request = EvaluateRequest(
-        name="toy", precision="fp16", labels=labels, report=tmp_path / "file" / "out.html"
-    )
+    (tmp_path / "folder").mkdir()
+    request = EvaluateRequest(name="toy", precision="fp16", labels=labels, report=tmp_path / report)
     with pytest.raises(PermanentError, match="can't be written") as caught:
         evaluate(request)
     assert caught.value.code is ErrorCode.OUTPUT_UNWRITABLE
+    assert not (cache / "toy.fp16.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "report", ["set.csv", "link.html", "a.png", "cache/models/toy.onnx", "cache/models/new.html"]
+)
+def test_a_report_replaces_nothing_that_is_evaluated(
+    cache: Path, labels: Path, tmp_path: Path, report: str
+) -> None:
+    (tmp_path / "link.html").symlink_to(labels)
+    before = {path: path.read_bytes() for path in (labels, tmp_path / "a.png", cache / "toy.onnx")}
+    request = EvaluateRequest(name="toy", precision="fp16", labels=labels, report=tmp_path / report)
+    with pytest.raises(PermanentError, match=r"would replace|among the models") as caught:
+        evaluate(request)
+    assert caught.value.code is ErrorCode.BAD_OPTION
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert not (cache / "toy.fp16.onnx").exists()
+
+
+def test_too_few_faces_do_not_replace_an_evaluation_on_enough(
+    cache: Path, labels: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "out.html"
+    request = EvaluateRequest(name="toy", precision="fp16", labels=labels, report=report)
+    first = evaluate(request)
+    assert first.former is None
+    assert evaluate(request).former is None, "one on as few is no better"
+    sound = first.evaluation.model_copy(
+        update={"enough_faces": True, "verdict": Verdict.ACCEPTABLE}
+    )
+    first.file.write_text(sound.model_dump_json())
+    again = evaluate(request)
+    assert again.former == sound
+    assert not again.evaluation.enough_faces
+    assert read_evaluation("toy", "fp16", cache) == sound
+    assert "ACCEPTABLE; it goes on deciding" in report.read_text()
+    other = sound.model_copy(update={"file_sha256": "0" * 64})
+    first.file.write_text(other.model_dump_json())
+    assert evaluate(request).former is None, "it was of another copy"
 
 
 def test_a_copy_is_not_written_over_a_model_that_somebody_added(

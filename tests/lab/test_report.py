@@ -134,6 +134,12 @@ def test_the_verdict_comes_before_all_numbers() -> None:
     assert text.index("ACCEPTABLE") < text.index("Precision loss") < text.index("By condition")
 
 
+def test_where_a_former_evaluation_goes_on_deciding_the_report_says_so() -> None:
+    text = Page(render(evaluation(), [], None, evaluation(Verdict.ACCEPTABLE))).text
+    assert "on 4 faces says ACCEPTABLE; it goes on deciding" in text
+    assert "does not take INT8" not in text
+
+
 def test_what_was_not_measured_is_a_dash_and_no_error() -> None:
     text = Page(render(evaluation(empty=True), [], None)).text
     assert "\N{EN DASH}" in text

@@ -86,4 +86,12 @@ def test_many_faces_do_not_make_a_bad_copy_good() -> None:
 
 
 def test_labels_that_fp32_finds_none_of_say_nothing() -> None:
-    assert judge(row(1000, found=0)).verdict is N
+    judged = judge(row(1000, found=0))
+    assert judged.verdict is N
+    assert judged.reasons == (
+        "FP32 itself finds none of the faces: these labels say nothing about it.",
+    )
+
+
+def test_one_face_is_spoken_of_as_one() -> None:
+    assert any("1 labelled face is too few" in reason for reason in judge(row(1)).reasons)

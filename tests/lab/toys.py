@@ -99,6 +99,16 @@ def draw(path: Path, cells: Sequence[tuple[int, int]], level: int = 235, ground:
     cv2.imwrite(str(path), picture)
 
 
+def draw_turned(path: Path) -> None:
+    """A JPEG of 64x40 px whose EXIF data says that it is shown as one of 40x64."""
+    _, coded = cv2.imencode(".jpg", np.full((40, SIDE, 3), 20, np.uint8))
+    jpeg = coded.tobytes()
+    # TIFF with one entry, 0x112 (orientation): one short, 6, a quarter turn
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    path.write_bytes(jpeg[:2] + segment + jpeg[2:])
+
+
 def op_types(model: bytes) -> list[str]:
     """Of its nodes."""
     return [node.op_type for node in onnx.load_model_from_string(model).graph.node]

@@ -27,7 +27,7 @@ from shared.models import ModelEntry
 from shared.models.precision import CalibrationFrame, Condition
 
 Picture = npt.NDArray[np.uint8]
-"""(rows, columns, 3) as B, G, R; upright."""
+"""(rows, columns, 3) as B, G, R."""
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -41,6 +41,8 @@ FRAMES_MAX = 20_000
 """Of a video that does not say how long it is, no more are decoded."""
 
 SIDE_MAX = 16_384
+
+_GIVE = "give videos or pictures"
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,21 @@ def luma_of(picture: Picture) -> Picture:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
-def read_image(path: Path) -> Picture:
-    """A picture file, upright. Raises PermanentError SOURCE_UNREADABLE, TOO_LARGE."""
+def read_image(path: Path, *, labelled: bool = False) -> Picture:
+    """A picture file, upright; one of a `labelled` set as it is stored, which its boxes are px of.
+
+    Raises PermanentError SOURCE_UNREADABLE, TOO_LARGE.
+    """
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if labelled else 0)
+    advice = "mend it, or take it out of the labels" if labelled else _GIVE
     try:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-        read = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        read = cv2.imdecode(data, flags) if data.size else None
     except (OSError, cv2.error) as error:
         reason = getattr(error, "strerror", None) or "damaged, or too large"
-        raise _unreadable(path, reason) from error
+        raise _unreadable(path, reason, advice) from error
     if read is None or min(read.shape[:2]) < 2:
-        raise _unreadable(path, "it is no picture")
+        raise _unreadable(path, "it is no picture", advice)
     if max(read.shape[:2]) > SIDE_MAX:
         raise PermanentError(ErrorCode.TOO_LARGE, f"The picture {path} is too large.")
     return np.asarray(read, dtype=np.uint8)
@@ -191,9 +198,14 @@ def look_through(
 ) -> list[Found]:
     """Condition of every probe of all files. `on_probe` hears how many are done, of about how many.
 
-    Raises PermanentError as `probe`, SOURCE_MISSING for a file that is not there.
+    Raises PermanentError as `probe`, SOURCE_MISSING for a file that is not there, BAD_OPTION for a
+    folder.
     """
     for path in files:
+        if path.is_dir():
+            raise PermanentError(
+                ErrorCode.BAD_OPTION, f"{path} is a folder; name its files: {path}/*.jpg"
+            )
         if not path.is_file():
             raise PermanentError(ErrorCode.SOURCE_MISSING, f"{path} does not exist.")
     each = per_file(wanted, len(files))
@@ -287,7 +299,7 @@ def logged(chosen: Sequence[Found]) -> tuple[CalibrationFrame, ...]:
     )
 
 
-def _unreadable(path: Path, reason: str) -> PermanentError:
+def _unreadable(path: Path, reason: str, advice: str = _GIVE) -> PermanentError:
     return PermanentError(
-        ErrorCode.SOURCE_UNREADABLE, f"{path} can't be read ({reason}); give videos or pictures."
+        ErrorCode.SOURCE_UNREADABLE, f"{path} can't be read ({reason}); {advice}."
     )

@@ -23,6 +23,7 @@ from services.infer.lab.conditions import measure
 from services.infer.lab.examples import Examples
 from services.infer.lab.labels import LabelledFace, LabelledPicture, read_labels
 from services.infer.lab.metrics import Judged, Seen, compare, match
+from services.infer.lab.placing import check_place, write_report
 from services.infer.lab.quantize import ensure_fp16, tell, versions
 from services.infer.lab.report import render
 from services.infer.lab.verdict import judge
@@ -41,6 +42,7 @@ from shared.models.precision import (
     calibration_path,
     evaluation_path,
     locate_precision,
+    read_evaluation,
 )
 from shared.settings import Settings
 
@@ -106,6 +108,9 @@ def evaluate(request: EvaluateRequest) -> Evaluated:
     entry = entry_of(request.name, cache, folders)
     base = locate(request.name, cache, folders)
     pictures = read_labels(request.labels, request.images)
+    if request.report is not None:
+        inputs = (request.labels, base, *(each.file for each in pictures))
+        check_place(request.report, inputs, cache)
     if request.precision == "fp16":
         variant = ensure_fp16(request.name, settings)
     else:
@@ -116,11 +121,13 @@ def evaluate(request: EvaluateRequest) -> Evaluated:
     outcome = judge_pictures(pictures, *models, examples, tell("looking for faces"))
     evaluation = _evaluation(request, entry, (base, variant), outcome, threshold)
     path = evaluation_path(cache, request.name, request.precision)
-    write_atomically(path, (evaluation.model_dump_json(indent=2) + "\n").encode())
+    former = None if evaluation.enough_faces else _better_founded(evaluation, settings)
+    if former is None:
+        write_atomically(path, (evaluation.model_dump_json(indent=2) + "\n").encode())
     if request.report is not None:
         log = _calibration(cache, evaluation)
-        _write(request.report, render(evaluation, examples.chosen(), log))
-    return Evaluated(file=path, evaluation=evaluation)
+        write_report(request.report, render(evaluation, examples.chosen(), log, former))
+    return Evaluated(file=path, evaluation=evaluation, former=former)
 
 
 def judge_pictures(
@@ -138,7 +145,7 @@ def judge_pictures(
     outcome = Outcome()
     for number, each in enumerate(pictures):
         on_picture(number, len(pictures))
-        picture = read_image(each.file)
+        picture = read_image(each.file, labelled=True)
         _check_inside(each, picture)
         found = (base.faces(picture), variant.faces(picture))
         judged = judge_picture(each, picture, *found)
@@ -265,14 +272,11 @@ def _calibration(cache: Path, evaluation: Evaluation) -> CalibrationLog | None:
     return log if log.file_sha256 == evaluation.file_sha256 else None
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise PermanentError(
-            ErrorCode.OUTPUT_UNWRITABLE, f"The report {path} can't be written ({error.strerror})."
-        ) from error
+def _better_founded(evaluation: Evaluation, settings: Settings) -> Evaluation | None:
+    """What was found out before about the same two files, on enough faces."""
+    cache = settings.cache_dir / "models"
+    former = read_evaluation(evaluation.model, evaluation.precision, cache, settings.model_folders)
+    return former if former is not None and former.enough_faces else None
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def read_labels(labels: Path, images: Path | None = None) -> list[LabelledPictur
     text = _text(labels)
     try:
         found = list(reader(text))
-    except _UnlikeError as error:
+    except (_UnlikeError, csv.Error) as error:
         raise PermanentError(ErrorCode.SOURCE_UNREADABLE, f"{labels}: {error}.") from error
     pictures = [_checked(each, labels, images or labels.parent) for each in found]
     _check_not_empty(labels, pictures)
@@ -243,7 +243,10 @@ def _read_csv(text: str) -> Iterator[LabelledPicture]:
     rows = csv.DictReader(io.StringIO(text))
     missing = {"file", "x", "y", "w", "h"} - set(rows.fieldnames or ())
     if missing:
-        raise _UnlikeError(f"its first line lacks {', '.join(sorted(missing))}")
+        raise _UnlikeError(
+            f"its first line lacks {', '.join(sorted(missing))}; it must be file,x,y,w,h or "
+            "file,x,y,w,h,condition,ignore, with commas, in UTF-8"
+        )
     pictures: dict[str, list[LabelledFace]] = {}
     for number, row in enumerate(rows, 2):
         faces = pictures.setdefault(row["file"] or "", [])
@@ -265,7 +268,9 @@ def _number(text: str | None, where: str) -> float:
     except ValueError:
         number = float("nan")
     if not abs(number) < 1e9:
-        raise _UnlikeError(f"{where} has {text!r} where a number must be")
+        raise _UnlikeError(
+            f"{where} has {repr(text) if text else 'nothing'} where a number must be"
+        )
     return number
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from html import escape
 
 from services.infer.lab.examples import Box, Example
-from services.infer.lab.verdict import ACCEPTABLE, EXCELLENT
+from services.infer.lab.verdict import ACCEPTABLE, EXCELLENT, counted
 from shared.models.precision import (
+    SHOWN,
     WORTH_IT,
     CalibrationLog,
     Condition,
@@ -21,14 +22,17 @@ from shared.models.precision import (
 
 
 def render(
-    evaluation: Evaluation, examples: Sequence[Example], calibration: CalibrationLog | None
+    evaluation: Evaluation,
+    examples: Sequence[Example],
+    calibration: CalibrationLog | None,
+    former: Evaluation | None = None,
 ) -> str:
-    """The whole page."""
+    """The whole page. `former`: as in `Evaluated`."""
     title = f"{evaluation.model} in {evaluation.precision.upper()}"
     parts = [
         _head(title),
         _masthead(evaluation, title),
-        _verdict(evaluation),
+        _verdict(evaluation, former),
         _gauges(evaluation),
         _tiles(evaluation),
         _by_condition(evaluation),
@@ -136,14 +140,15 @@ def _masthead(evaluation: Evaluation, title: str) -> str:
     return (
         '<header><p class="eyebrow">dualface · precision check</p>'
         f"<h1>{escape(title)}</h1>"
-        f'<p class="soft">{overall.faces} labelled faces{ignored} in {evaluation.pictures} '
-        f"pictures of {escape(evaluation.labels)} · {escape(evaluation.made)}</p></header>"
+        f'<p class="soft">{counted(overall.faces, "labelled face")}{ignored} in '
+        f"{counted(evaluation.pictures, 'picture')} of {escape(evaluation.labels)} · "
+        f"{escape(evaluation.made)}</p></header>"
     )
 
 
-def _verdict(evaluation: Evaluation) -> str:
+def _verdict(evaluation: Evaluation, former: Evaluation | None) -> str:
     tone, path = _WORDS[evaluation.verdict]
-    lines = (*evaluation.reasons, _consequence(evaluation))
+    lines = (*evaluation.reasons, _consequence(evaluation, former))
     reasons = "".join(f"<li>{escape(line)}</li>" for line in lines)
     word = evaluation.verdict.value.replace("_", " ")
     return (
@@ -154,8 +159,14 @@ def _verdict(evaluation: Evaluation) -> str:
     )
 
 
-def _consequence(evaluation: Evaluation) -> str:
+def _consequence(evaluation: Evaluation, former: Evaluation | None) -> str:
     copy = evaluation.precision.upper()
+    if former is not None:
+        word = former.verdict.value.replace("_", " ")
+        return (
+            f"The evaluation of {former.made} on {counted(former.overall.faces, 'face')} says "
+            f"{word}; it goes on deciding."
+        )
     if evaluation.verdict is Verdict.NOT_RECOMMENDED:
         return f"So the automatic choice does not take {copy}."
     if evaluation.cpu is None:
@@ -303,7 +314,7 @@ def _plain_tile(name: str, value: str, about: str) -> str:
 
 def _by_condition(evaluation: Evaluation) -> str:
     copy = evaluation.precision.upper()
-    order = list(_CONDITIONS)
+    order = list(SHOWN)
     rows = sorted(
         evaluation.by_condition,
         key=lambda row: len(order) if row.condition == "all" else order.index(row.condition),
@@ -413,8 +424,7 @@ def _calibration(log: CalibrationLog | None) -> str:
     if log is None:
         return ""
     taken = {
-        condition: sum(frame.condition is condition for frame in log.frames)
-        for condition in _CONDITIONS
+        condition: sum(frame.condition is condition for frame in log.frames) for condition in SHOWN
     }
     most = max(taken.values(), default=0) or 1
     bars = "".join(
@@ -425,7 +435,8 @@ def _calibration(log: CalibrationLog | None) -> str:
     files = len({frame.file_sha256 for frame in log.frames})
     return (
         "<section><h2>Calibrated on</h2>"
-        f'<p class="soft">{len(log.frames)} frames of {files} files, seed {log.seed}; activations '
+        f'<p class="soft">{counted(len(log.frames), "frame")} of {counted(files, "file")}, '
+        f"seed {log.seed}; activations "
         f"{escape(log.activations)}; weights {escape(log.weights)}; ranges by "
         f"{escape(log.method)}.</p>"
         f'<div class="bars">{bars}</div></section>'

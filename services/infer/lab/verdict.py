@@ -37,6 +37,11 @@ class Judgement:
     reasons: tuple[str, ...]
 
 
+def counted(count: int, noun: str) -> str:
+    """As people say it: 1 face, 2 faces."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def measured_verdict(precision_loss: Points | None, miss_rate_rise: Points | None) -> Verdict:
     """By the criteria alone; what could not be measured is not recommended."""
     if precision_loss is None or miss_rate_rise is None:
@@ -56,14 +61,17 @@ def measured_verdict(precision_loss: Points | None, miss_rate_rise: Points | Non
 def judge(overall: Row) -> Judgement:
     """The verdict on all faces, and the reasons as sentences for people."""
     measured = measured_verdict(overall.precision_loss, overall.miss_rate_rise)
-    reasons = [_measured_reason(overall, measured)]
+    blind = overall.fp32.found == 0
+    # numbers about nothing would only contradict what is said of them further on
+    reasons = [] if blind else [_measured_reason(overall, measured)]
     verdict = measured
     enough = overall.faces >= ACCEPTABLE.faces_min
     if not enough:
         verdict = Verdict.NOT_RECOMMENDED
+        are = "is" if overall.faces == 1 else "are"
         weighs = f"one face is {100 / overall.faces:.1f} points" if overall.faces else "none"
         reasons.append(
-            f"{overall.faces} labelled faces are too few to tell: {weighs}, the limit "
+            f"{counted(overall.faces, 'labelled face')} {are} too few to tell: {weighs}, the limit "
             f"{ACCEPTABLE.miss_rate_rise:g}. At least {ACCEPTABLE.faces_min} are needed, "
             f"{EXCELLENT.faces_min} for EXCELLENT."
         )
@@ -73,14 +81,15 @@ def judge(overall: Row) -> Judgement:
             f"EXCELLENT takes {EXCELLENT.faces_min} labelled faces: of {overall.faces}, one is "
             f"more than the {EXCELLENT.miss_rate_rise:g} points it allows."
         )
-    if overall.fp32.found == 0:
+    if blind:
         verdict = Verdict.NOT_RECOMMENDED
         reasons.append("FP32 itself finds none of the faces: these labels say nothing about it.")
     if verdict is not Verdict.NOT_RECOMMENDED and overall.miss_rate_rise_95 is not None:
         most = overall.miss_rate_rise_95[1]
         if most > ACCEPTABLE.miss_rate_rise:
             reasons.append(
-                f"{overall.faces} faces can't rule out a rise of up to {most:.1f} points (95 %)."
+                f"{counted(overall.faces, 'face')} can't rule out a rise of up to "
+                f"{most:.1f} points (95 %)."
             )
     return Judgement(measured, verdict, enough, tuple(reasons))
 
