@@ -84,7 +84,8 @@ class _Held:
     renewed_s: float
     used_s: float
     asked_s: float = 0.0
-    """When a renewal was asked for that Redis did not answer at once; 0: there is none."""
+    """When a renewal was first asked for that Redis did not answer at once, since it last gave one
+    at once; 0: there is none."""
     in_use: bool = True
     lost: bool = False
 
@@ -289,11 +290,14 @@ class Sessions:
                     return
 
     def _renew(self, held: _Held) -> None:
-        now = time.monotonic()
+        if held.lost:
+            return  # why, is known: what is asked later tells nothing of it
+        now, unasked = time.monotonic(), not held.asked_s
         held.asked_s = held.asked_s or now
         with suppress(TemporaryError):  # out of reach: another time, until it is over
             renewed = self._leases.renew(held.lease)
-            if time.monotonic() - now < PROMPT_S:
+            # A refusal after an outage is what became of it, however promptly it is told.
+            if (renewed or unasked) and time.monotonic() - now < PROMPT_S:
                 held.asked_s = 0.0
             if renewed:
                 held.renewed_s = now

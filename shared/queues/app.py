@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 
 from shared.errors import DualfaceError, ErrorCode, RedisAwayError
 from shared.messages import LARGEST_BYTES, Message
+from shared.redisdb import SOCKET_TIMEOUT_S
 
 App = Celery
 
 VISIBILITY_TIMEOUT_S = 4 * 3600
 """Longer than any task: redelivery of a dead worker's messages is the coordinator's work."""
+
+SEND_RETRIES = 5
+"""Of a message, until its sender hears of it: a good minute for a broker that is silent, 3 s where
+there is none."""
 
 
 def make_app(redis_url: str) -> Celery:
@@ -32,6 +38,12 @@ def make_app(redis_url: str) -> Celery:
         worker_enable_remote_control=True,
         broker_connection_retry_on_startup=True,
         broker_transport_options=queue_options(),
+        task_publish_retry_policy={
+            "max_retries": SEND_RETRIES,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
         result_expires=86400,
     )
     return app
@@ -48,11 +60,11 @@ def _shown(body: object) -> str:
     return f"({', '.join([*parts, 'job ' + str(body.get('job', '?'))])})"
 
 
-def queue_options() -> dict[str, int | str]:
+def queue_options() -> dict[str, float | str]:
     """Of the broker's transport; every wait has an end."""
     return {
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
-        "socket_timeout": 15,
+        "socket_timeout": SOCKET_TIMEOUT_S,
         "socket_connect_timeout": 5,
         "health_check_interval": 15,
     }
@@ -62,8 +74,11 @@ class CeleryOutbox:
     """Sends stage messages through Celery. Raises RedisAwayError while the broker is away, after a
     few tries."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, on_wait: Callable[[], None] = lambda: None) -> None:
+        """`on_wait` is called whenever a try failed, every 16 s at least (a pause, 5 s to
+        connect, SOCKET_TIMEOUT_S for the answer), by the thread that sends."""
         self._app = app
+        self._on_wait = on_wait
 
     def send(self, task: str, message: Message, queue: str) -> None:
         """See `Outbox`."""
@@ -83,10 +98,12 @@ class CeleryOutbox:
                 kwargs=options,
                 queue=queue,
                 ignore_result=True,
+                retry_policy={"errback": lambda _error, _pause_s: self._on_wait()},
                 argsrepr=_shown(body),
                 kwargsrepr=json.dumps(options),
             )
         except OperationalError as error:
+            self._on_wait()  # of the last try Celery tells nobody else
             raise RedisAwayError(
                 ErrorCode.BUSY, f"Redis did not take a message ({error}).", 1.0
             ) from error

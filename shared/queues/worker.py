@@ -91,7 +91,6 @@ class StageWorker:
         self.stage = stage
         self.settings = settings
         self.app = make_app(settings.redis_url)
-        self._outbox = CeleryOutbox(self.app)
         self._concurrency = concurrency
         self._runtime: Runtime | None = None
         self._job = ""
@@ -102,6 +101,7 @@ class StageWorker:
         # Shared with all children: one byte that says that the worker comes to its end.
         self._draining = mmap.mmap(-1, 1)
         self._guard = Guard(settings.stall_s, lambda: self._draining[0] != 0)
+        self._outbox = CeleryOutbox(self.app, on_wait=self._guard.waits)
         self._driller: Driller | None = None
         self._meter = Meter(stage)
         self._traces = Traces(stage)

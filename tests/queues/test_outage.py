@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import faulthandler
+import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
 from shared import redisdb
+from shared.errors import RedisAwayError
 from shared.guard import Guard
 from shared.jobs import JobSpec
 from shared.ledger import Ledger
+from shared.queues import CeleryOutbox, make_app
+from shared.queues.app import SEND_RETRIES
 from shared.redisdb import RedisError, connect
 from tests.queues.test_worker import PATIENCE_S, job, send, trace, worker
 from tests.servers import free_port, redis_server
@@ -42,6 +47,27 @@ def test_a_call_that_waits_for_redis_says_so_at_every_try(monkeypatch: pytest.Mo
     with pytest.raises(RedisError):
         connect(f"redis://127.0.0.1:{free_port()}/0", lambda: said.append("waits")).ping()
     assert len(said) >= 2
+
+
+def test_a_message_that_waits_for_redis_says_so_at_every_try(tmp_path: Path) -> None:
+    said: list[str] = []
+    with redis_server(tmp_path) as url:
+        redis, app = connect(url), make_app(url)
+        server = redis.info("server")["process_id"]
+        app.conf.broker_transport_options |= {"socket_timeout": 0.4}  # instead of 10 s
+        app.conf.task_publish_retry_policy |= {"interval_max": 0}
+        outbox = CeleryOutbox(app, on_wait=lambda: said.append("waits"))
+        outbox.send_body("probe", {"job": "j"}, "probe")  # a connection that stands
+        said.clear()
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(RedisAwayError):
+                outbox.send_body("probe", {"job": "j"}, "probe")
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert len(said) > SEND_RETRIES
+        app.close()
+        redis.close()
 
 
 def test_redis_away_is_no_hang_of_who_works_and_starts_no_watch_over_others(

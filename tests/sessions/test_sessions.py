@@ -24,7 +24,7 @@ from shared.errors import (
     WorkOverError,
 )
 from shared.guard import Guard
-from shared.leases import Leases, Occupancy
+from shared.leases import Lease, Leases, Occupancy
 from shared.redisdb import Connection, connect
 from shared.sessions import SessionKind, SessionNeed, Sessions, thing_of
 from shared.settings import Settings
@@ -296,6 +296,34 @@ def test_a_lease_that_redis_could_not_renew_is_no_failure_of_the_work(
                 wait_until(lost, "it is noticed")
         finally:
             os.kill(server, signal.SIGCONT)
+
+
+def test_a_lease_that_went_to_another_during_an_outage_is_no_failure_of_the_work_either(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = make(lease_s=4), make()
+    renew, away, asked = worker.leases.renew, threading.Event(), threading.Event()
+    answers: list[bool] = []
+
+    def renewed(lease: Lease) -> bool:
+        if away.is_set():
+            asked.set()
+            raise RedisAwayError(ErrorCode.BUSY, "Redis did not answer.", 1.0)
+        answers.append(renew(lease))
+        return answers[-1]
+
+    monkeypatch.setattr(worker.leases, "renew", renewed)
+    away.set()
+    with worker.sessions.hold(worker.engine.need, "j") as check:
+        assert asked.wait(20)
+        # For everybody else Redis is there: at the end of its time the unit is another's.
+        assert all(other.leases.release(lease) for lease in other.look().leases)
+        other.hold()
+        away.clear()
+        wait_until(lambda: answers == [False], "it is told that the lease is lost")
+        worker.sessions.close()  # behind the keeper; what is in use stays
+        with pytest.raises(RedisAwayError):
+            check()
 
 
 def test_a_lease_lost_between_two_pieces_of_work_is_got_anew(make: Make) -> None:
