@@ -50,7 +50,8 @@ def get(name: NameArgument, as_json: JsonOption = False) -> None:
     raise typer.Exit(get_command(name, as_json=as_json))
 
 
-@config_app.command("set")
+# A value may begin with a minus; whether one may be negative, its setting says.
+@config_app.command("set", context_settings={"ignore_unknown_options": True})
 def set_(
     name: NameArgument,
     value: Annotated[str, typer.Argument(help="As in the environment; lists as JSON.")],

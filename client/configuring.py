@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from rich.table import Table
@@ -27,7 +28,7 @@ RUNNING = "A stack that is up keeps what it was started with."
 
 def show_command(section: str | None, *, changed: bool, as_json: bool) -> int:
     """All settings; only those of a section, only those that are no default."""
-    everything = look().values()
+    everything = _looked().values()
     sections = dict.fromkeys(each.setting.section for each in everything)
     if section is not None and section not in sections:
         raise PermanentError(
@@ -55,7 +56,7 @@ def show_command(section: str | None, *, changed: bool, as_json: bool) -> int:
 
 def get_command(name: str, *, as_json: bool) -> int:
     """One setting."""
-    found = look()[known(name).name]
+    found = _looked()[known(name).name]
     out = Out(as_json=as_json)
     if as_json:
         out.line(_document(found))
@@ -95,6 +96,8 @@ def unset_command(name: str) -> int:
         Out(as_json=False).note(f"{name} is not in {folder / MANUAL}; nothing was changed.")
     elif entered in catalogue():
         _tell(entered)
+    else:
+        Out(as_json=False).note(f"{entered} is out of {folder / MANUAL}; there is no such setting.")
     return 0
 
 
@@ -107,8 +110,31 @@ def names_like(incomplete: str) -> list[tuple[str, str]]:
     ]
 
 
+def _looked() -> Mapping[str, Known]:
+    """As `look`; what was probed is behind the default where a stack leaves it aside."""
+    found = look()
+    if all(origin.kind != "detected" for each in found.values() for origin in each.origins):
+        return found
+    from client.doctor.quick import why_no_gpu  # as few modules as can be, without a probe
+
+    wanted = found["gpu.devices"].origin.value
+    if wanted != "none" and not (wanted == "auto" and why_no_gpu()):
+        return found
+    return {name: _without_probe(each) for name, each in found.items()}
+
+
+def _without_probe(each: Known) -> Known:
+    counting = [origin for origin in each.origins if origin.kind != "detected"]
+    aside = [
+        replace(origin, text=f"{origin.text}, set aside: no GPU is used")
+        for origin in each.origins
+        if origin.kind == "detected"
+    ]
+    return replace(each, origins=(*counting, *aside))
+
+
 def _tell(name: str) -> None:
-    found = look()[name]
+    found = _looked()[name]
     out = Out(as_json=False)
     out.say(f"{name}: {plain(_shown(found, found.origin))}  {plain(found.origin.text)}")
     manual = next((each for each in found.origins if each.kind == "manual"), None)

@@ -24,8 +24,8 @@ def places(settings: Settings, hardware: Hardware) -> list[Settings]:
             return [unprobed(settings)]  # the quick checks say so
         raise PermanentError(
             ErrorCode.BAD_OPTION,
-            "DUALFACE_GPU_DEVICES names GPUs, but the packages for them are not installed: "
-            "`make setup GPU=1`, then `.venv-gpu/bin/dualface`.",
+            "gpu.devices (DUALFACE_GPU_DEVICES) names GPUs, but the packages for them are not "
+            "installed: `make setup GPU=1`, then `.venv-gpu/bin/dualface`; or set it to auto.",
         )
     if not chosen:
         return [unprobed(settings)]

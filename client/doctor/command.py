@@ -16,11 +16,11 @@ from rich.console import Console
 
 from client.doctor import gpus, host, services
 from client.doctor.detect import keep
-from client.doctor.quick import driver_version
+from client.doctor.quick import driver_version, why_no_gpu
 from client.doctor.report import Report, report_of, show
 from shared.errors import DualfaceError, ErrorCode, PermanentError
-from shared.findings import Finding, State, not_here, problem
-from shared.gpu import Hardware
+from shared.findings import Finding, State, not_here, ok, problem
+from shared.gpu import Hardware, devices
 from shared.settings import Settings
 
 LIMIT_S = 20.0
@@ -29,6 +29,7 @@ AT_ONCE = 3
 """Most of it is waiting for processes of ours."""
 T = TypeVar("T")
 HANGS = "see what it waits for: a network disk, a server, a name that nobody resolves?"
+NAMED = "correct what it names"
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,13 @@ def at_once(settings: Settings, *, up: bool = False) -> Sequence[Look]:
     """What takes no other process. `up`: our own stack runs."""
     return (
         Look("packages", host.python_and_packages),
+        Look("settings", partial(host.settings_files, settings)),
         Look("cpu", host.cores),
         Look("memory", host.memory),
         Look("shared memory", partial(host.shared_memory, settings)),
         Look("disk", partial(host.disks, settings)),
         Look("driver", partial(loaded_driver, settings)),
+        Look("gpu choice", partial(named_gpus, settings)),
         Look("models", partial(host.models, settings)),
         Look("ports", partial(host.ports, settings, up=up)),
         Look("clock", host.clock),
@@ -112,7 +115,7 @@ def whole(settings: Settings) -> tuple[Hardware, list[Finding]]:
         ]
         hardware, trouble = asked.result()
         of_gpus = list(_on_gpus(settings, hardware, trouble, brief=bool(up)))
-        first = ("packages", "cpu", "memory", "shared memory", "disk", "ffmpeg")
+        first = ("packages", "settings", "cpu", "memory", "shared memory", "disk", "ffmpeg")
         last = ("models", "ports", "clock")
         found = [
             *(each for name in first for each in simple[name].result()),
@@ -183,6 +186,21 @@ def loaded_driver(settings: Settings) -> Iterator[Finding]:
         yield not_here("driver", "no NVIDIA driver is loaded", gpus.INSTALL)
 
 
+def named_gpus(settings: Settings) -> Iterator[Finding]:
+    """Whether GPUs that were named can be there, without asking the driver; nothing where none
+    was."""
+    if isinstance(settings.gpu_devices, str):
+        return
+    if reason := why_no_gpu():
+        try:
+            devices(settings, Hardware(reason=reason))
+        except PermanentError as error:
+            yield problem("gpu choice", error.message, gpus.CHOICE_FIX)
+            return
+    names = ", ".join(settings.gpu_devices) or "none"
+    yield ok("gpu choice", f"named: {names}; whether they are there is not asked here")
+
+
 def findings_of(look: Look) -> list[Finding]:
     """What it found, or that it hangs or fails: the others are looked at all the same."""
     began = time.monotonic()
@@ -202,7 +220,7 @@ def _looked(look: Look) -> list[Finding]:
     try:
         return list(look.look())
     except DualfaceError as error:
-        return [problem(look.name, error.message, HANGS)]
+        return [problem(look.name, error.message, NAMED)]
     except Exception as error:  # noqa: BLE001 - nothing that is looked at may end the others' looks
         why = f"this look itself failed ({type(error).__name__}: {error})"
         return [problem(look.name, why, "report it, with this line")]

@@ -52,14 +52,17 @@ def keep(settings: Settings, hardware: Hardware, found: Sequence[Finding]) -> It
     """Write `auto_detected.yaml`, where there is a GPU, or was one."""
     try:
         facts = facts_of(settings, hardware, found)
-        gone = probe_is_stale(facts, settings.config_dir).startswith("the GPUs changed")
-        if not facts.gpus and not gone:
-            return
-        values = derive(
-            facts,
-            memory_share=settings.gpu_memory_share,
-            engine_margin=settings.gpu_engine_margin,
-        )
+    except PermanentError:
+        return  # a choice of GPUs that can't be had, which `gpus` tells of
+    gone = probe_is_stale(facts, settings.config_dir).startswith("the GPUs changed")
+    if not facts.gpus and not gone:
+        return
+    values = derive(
+        facts,
+        memory_share=settings.gpu_memory_share,
+        engine_margin=settings.gpu_engine_margin,
+    )
+    try:
         path = write_detected(facts, values, settings.config_dir)
     except PermanentError as error:
         fix = "set DUALFACE_CONFIG_DIR to a folder that can be written"

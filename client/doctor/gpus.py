@@ -28,6 +28,7 @@ DRIVER_FIX = (
     "see what `nvidia-smi` says; after an update of the driver restart the machine; in a "
     "container: `--gpus all` (or CDI)"
 )
+CHOICE_FIX = "set gpu.devices (DUALFACE_GPU_DEVICES) to auto, or to those that are there"
 TRIALS = (
     "shared.cuda.probe",
     "services.decode.probe",
@@ -86,7 +87,7 @@ def gpus(hardware: Hardware, settings: Settings) -> Iterator[Finding]:
     try:
         used = devices(settings, hardware)
     except PermanentError as error:
-        yield problem("gpu choice", error.message, "set DUALFACE_GPU_DEVICES to auto, or to those")
+        yield problem("gpu choice", error.message, CHOICE_FIX)
         return
     if hardware.gpus:
         text, fix = f"used: {', '.join(used) or 'none'}", "see above why none will do"

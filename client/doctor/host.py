@@ -20,6 +20,8 @@ from shared.errors import PermanentError
 from shared.findings import Finding, not_here, ok, problem, warning
 from shared.models import ENTRIES, choose, is_here
 from shared.settings import MIB, Settings
+from shared.settings.layers import read_layer
+from shared.settings.places import DETECTED, MANUAL
 
 SETUP = "`make setup` (or pip install --upgrade dualface) installs what is needed"
 LEAST_MIB, GOOD_MIB = 1024, 2048
@@ -46,6 +48,19 @@ def python_and_packages() -> Iterator[Finding]:
         yield warning("packages", text, "`make setup` installs the tested versions", others=others)
         return
     yield ok("packages", have, python=platform.python_version(), prefix_is_venv=_in_venv())
+
+
+def settings_files(settings: Settings) -> Iterator[Finding]:
+    """Whether all that the files of settings say counts."""
+    paths = (settings.config_dir / name for name in (MANUAL, DETECTED))
+    layers = {path: layer for path in paths if (layer := read_layer(path)) is not None}
+    for layer in layers.values():
+        for each in layer.problems:
+            fix = "correct it, or take it out; until then the next layer counts"
+            yield warning("settings", str(each), fix)
+    if not any(layer.problems for layer in layers.values()):
+        yield ok("settings", f"{', '.join(map(str, layers))}: all of it counts" if layers else
+                 f"no files in {settings.config_dir}: environment and defaults")  # fmt: skip
 
 
 def cores() -> Iterator[Finding]:

@@ -16,6 +16,8 @@ DRIVER_FILE = Path("/proc/driver/nvidia/version")
 """Of the loaded kernel module; NVML would have to be opened, which takes up to seconds."""
 NEEDED = ("pynvml", "cupy")
 """Modules without which no GPU is found, or none is used."""
+WSL_DEVICE = Path("/dev/dxg")
+"""There the driver is Windows' own."""
 MEMORY_FILE = Path("/proc/meminfo")
 DISK_LEAST_MIB = 1024
 MEMORY_LEAST_MIB = 1024
@@ -41,6 +43,15 @@ def driver_version(file: Path = DRIVER_FILE) -> str:
         return ""
     found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
     return found[0] if found else ""
+
+
+def why_no_gpu() -> str:
+    """Why this process can use no GPU, in a few words, "" where it may: the driver is not asked."""
+    if any(find_spec(module) is None for module in NEEDED):
+        return "the packages for GPUs are not installed (`make setup GPU=1` does it)"
+    if not driver_version() and not WSL_DEVICE.exists():
+        return "no NVIDIA driver is loaded"
+    return ""
 
 
 def _gpu(settings: Settings, driver: str) -> list[str]:

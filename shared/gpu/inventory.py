@@ -168,8 +168,15 @@ def _check(wanted: tuple[str, ...], known: Hardware) -> None:
             why = known.reason or "no such device"
         raise PermanentError(
             ErrorCode.BAD_OPTION,
-            f"DUALFACE_GPU_DEVICES names {uuid}: {why}. There are: {', '.join(there) or 'none'}.",
+            f"gpu.devices (DUALFACE_GPU_DEVICES) names {uuid}: {why}. There are: "
+            f"{', '.join(there) or 'none'}. Set it to {'auto, or to those' if there else 'auto'}"
+            f"{_also(known)}.",
         )
+
+
+def _also(known: Hardware) -> str:
+    """What else helps, where only the package is lacking."""
+    return "; `make setup GPU=1` installs the package" if "nvidia-ml-py" in known.reason else ""
 
 
 def _gpu(nvml: Nvml, index: int, handle: Handle) -> Gpu:

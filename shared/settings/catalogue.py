@@ -117,6 +117,12 @@ def nearest(name: str) -> str:
     return f"; did you mean {' or '.join(dict.fromkeys(close[:2]))}?" if close else "."
 
 
+def nearest_variable(name: str) -> str:
+    """The variable that a name which is none is a misspelling of, "" where it is of no one's."""
+    names = [each for known in catalogue().values() for each in known.variables]
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.9)), "")
+
+
 def not_in_files(setting: Setting) -> str:
     """Why the setting may not stand in a file, a sentence; or nothing."""
     if setting.secret:

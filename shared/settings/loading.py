@@ -7,6 +7,7 @@ Strongest first: what a process is given, the environment, `manual_config.yaml`,
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -49,13 +50,28 @@ class _Layered(BaseSettings):
     def load(cls) -> Self:
         """From all layers. Raises PermanentError BAD_OPTION naming the first variable of the
         environment that is wrong; broken files are passed over."""
+        for name in sorted(os.environ):
+            if name.startswith(ENVIRONMENT) and name.lower() not in _variables():
+                _tell_misspelt(name)
         try:
             return cls()
         except ValidationError as error:
-            reason = f"{_variable(cls.model_config, error)}: {error.errors()[0]['msg']}."
+            said = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = f"{_variable(cls.model_config, error)}: {said}."
         except SettingsError as error:
             reason = f"A {ENVIRONMENT} variable can't be read: {error}."
         raise PermanentError(ErrorCode.BAD_OPTION, reason)
+
+
+@cache
+def _tell_misspelt(name: str) -> None:
+    """Once per process, and only where a setting's name is near: a cluster may set others that
+    begin like ours, for its services."""
+    from shared.logs import Log
+    from shared.settings.catalogue import nearest_variable
+
+    if near := nearest_variable(name):
+        Log().warning(f"The environment has {name}, which is no setting; did you mean {near}?")
 
 
 def _variable(config: SettingsConfigDict, error: ValidationError) -> str:
@@ -106,3 +122,14 @@ class Settings(
     def metrics_path(self) -> Path:
         """Where the figures of this host's processes lie."""
         return self.metrics_dir or self.state_dir / "run" / "metrics"
+
+
+@cache
+def _variables() -> frozenset[str]:
+    """All of them, in lower case, old names too."""
+    return frozenset(
+        f"{prefix}{name}".lower()
+        for made, prefix in ((Settings, ENVIRONMENT), (SourceLimits, Bounds.prefix))
+        for field, info in made.model_fields.items()
+        for name in getattr(info.validation_alias, "choices", [field])
+    )

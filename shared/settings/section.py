@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 ENVIRONMENT = "DUALFACE_"
 """What the names of all our variables begin with."""
 MIB = 1024 * 1024
+WEEK_S = 7 * 24 * 3600.0
+"""Nothing that waits needs longer; clocks and timers overflow beyond some centuries."""
 
 
 class Section(BaseModel):
@@ -21,7 +23,8 @@ class Section(BaseModel):
     """
 
     # Checking by a section alone is rare; what is read is built at once.
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    # No number of ours has infinity as a meaning.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, allow_inf_nan=False)
 
     section: ClassVar[str] = ""
     omitted: ClassVar[str] = ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.errors import ErrorCode, PermanentError, StoreAwayError, StoreRefusedError
 from shared.settings import Settings
+from shared.settings.sections.storage import place_of
 from shared.storage.base import ObjectStore
 from shared.storage.directory import DirectoryStore
 from shared.storage.scratch import Scratch
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 """Of workers: an outage of 20 s, a server's restart among them, is not worth giving work back."""
 START_PATIENCE_S = 5.0
-
-_URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(/[^/\0]+)*)/?")
 
 
 def open_store(
@@ -51,7 +49,7 @@ def open_buckets(
     from shared.storage.errands import Errands  # only where S3 is used
     from shared.storage.s3 import S3Buckets
 
-    ours = _place(settings.store) if settings.store else ("", "")
+    ours = place_of(settings.store) if settings.store else ("", "")
     errands = Errands(_server(settings), patience_s, on_wait)
     return S3Buckets(_client_of(settings), settings.s3_buckets, ours, errands)
 
@@ -82,7 +80,7 @@ def _open_s3(settings: Settings, patience_s: float, on_wait: Callable[[], None])
     from shared.storage.errands import Errands  # only where S3 is used
     from shared.storage.s3 import S3Store
 
-    bucket, prefix = _place(settings.store)
+    bucket, prefix = place_of(settings.store)
     scratch = Scratch(settings.scratch_path)
     errands = Errands(_server(settings), patience_s, on_wait)
     return S3Store(_client_of(settings), bucket, prefix, scratch, errands)
@@ -106,13 +104,3 @@ def _client_of(settings: Settings) -> Callable[[], S3Client]:
 
 def _server(settings: Settings) -> str:
     return settings.s3_endpoint or "AWS S3"
-
-
-def _place(store: str) -> tuple[str, str]:
-    """Bucket and prefix of `s3://BUCKET/PREFIX`."""
-    found = _URL.fullmatch(store)
-    if found is None or any(part in (".", "..") for part in found["prefix"].split("/")):
-        raise PermanentError(
-            ErrorCode.BAD_OPTION, f"DUALFACE_STORE: {store!r} is not like s3://BUCKET/PREFIX."
-        )
-    return found["bucket"], found["prefix"].strip("/")

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from client.doctor.detect import keep
 from client.doctor.gpus import driver, gpus, known_hardware, packages, trials
 from shared.errors import PermanentError
 from shared.findings import Finding, State
@@ -169,6 +170,15 @@ def test_a_missing_package_is_told_with_the_command_that_then_uses_the_gpu() -> 
 def test_a_named_device_that_is_not_there_is_an_error_that_says_why(name: str, why: str) -> None:
     with pytest.raises(PermanentError, match=why):
         devices(chosen(gpu_devices=[GPU]), hardware_of(name))
+
+
+def test_a_choice_that_can_not_be_had_is_told_once_with_what_to_do() -> None:
+    hardware = Hardware(reason="the package nvidia-ml-py is not installed")
+    settings = chosen(gpu_devices=[GPU])
+    (finding,) = gpus(hardware, settings)
+    assert "gpu.devices (DUALFACE_GPU_DEVICES) names" in finding.text
+    assert "`make setup GPU=1`" in finding.text
+    assert list(keep(settings, hardware, [])) == [], "the folder of settings is not to blame"
 
 
 @pytest.mark.parametrize(("name", "how"), [("crash", "SIGSEGV"), ("hang", "did not end within")])

@@ -12,11 +12,13 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from client.doctor.command import doctor_command
+from client.doctor import command
+from client.doctor.command import Look, at_once, doctor_command, findings_of
 from client.doctor.report import Report, report_of, show
-from shared.errors import PermanentError
+from shared.errors import ErrorCode, PermanentError
 from shared.findings import Finding, State, not_here, ok, problem, warning
 from shared.settings import Settings
+from shared.settings.places import MANUAL
 from tests.conftest import PROJECT
 
 
@@ -115,3 +117,45 @@ def test_the_reports_schema_is_typed_and_versioned() -> None:
     schema = Report.model_json_schema()
     assert schema["properties"]["schema_version"]["const"] == 1
     assert set(schema["required"]) >= {"schema_version", "state", "findings"} - {"schema_version"}
+
+
+def quickly(settings: Settings) -> dict[str, list[Finding]]:
+    """What the quick part finds of settings and GPUs, by check."""
+    looks = [look for look in at_once(settings) if look.name in ("settings", "gpu choice")]
+    found = [each for look in looks for each in findings_of(look)]
+    return {
+        check: [each for each in found if each.check == check] for check in {e.check for e in found}
+    }
+
+
+def test_each_broken_line_of_a_settings_file_is_a_warning(
+    settings: Settings, tmp_path: Path
+) -> None:
+    mine = settings.model_copy(update={"config_dir": tmp_path})
+    assert [each.state for each in quickly(mine)["settings"]] == [State.OK]
+    (tmp_path / MANUAL).write_text("recovery.stal_s: 5\nrecovery.stall_s: banana\n")
+    first, second = quickly(mine)["settings"]
+    assert (first.state, second.state) == (State.WARNING, State.WARNING)
+    assert "line 1: there is no setting recovery.stal_s; did you mean" in first.text
+    assert "line 2: recovery.stall_s: " in second.text
+
+
+def test_the_quick_part_refuses_gpus_that_a_run_would_refuse(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = settings.model_copy(update={"gpu_devices": ("GPU-1",)})
+    monkeypatch.setattr(command, "why_no_gpu", lambda: "no NVIDIA driver is loaded")
+    (finding,) = quickly(named)["gpu choice"]
+    assert finding.state is State.PROBLEM
+    assert "gpu.devices (DUALFACE_GPU_DEVICES) names GPU-1: no NVIDIA driver" in finding.text
+    assert "gpu choice" not in quickly(settings), "none was named"
+    monkeypatch.setattr(command, "why_no_gpu", lambda: "")
+    assert [each.state for each in quickly(named)["gpu choice"]] == [State.OK]
+
+
+def test_only_what_hangs_is_said_to_wait_for_something() -> None:
+    def refuses() -> list[Finding]:
+        raise PermanentError(ErrorCode.BAD_OPTION, "DUALFACE_X is wrong.")
+
+    (finding,) = findings_of(Look("x", refuses))
+    assert (finding.text, finding.fix) == ("DUALFACE_X is wrong.", command.NAMED)

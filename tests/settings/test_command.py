@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 
 from client.config import config_app
 from client.configuring import names_like
+from client.doctor import quick
 from shared.errors import PermanentError
 from shared.settings import Settings
 from shared.settings.catalogue import HIDDEN, catalogue
+from shared.settings.hardware import Derived
 from shared.settings.places import MANUAL
+from shared.settings.probing import host_facts, write_detected
 
 STREAMS = "performance.max_concurrent_streams"
 TERMINAL = {"FORCE_COLOR": "1", "COLUMNS": "100"}
@@ -73,7 +76,7 @@ def test_programs_get_json() -> None:
 def test_secrets_are_never_shown(show: tuple[str, ...]) -> None:
     secrets = {each.variable: f"hush-{each.field}" for each in catalogue().values() if each.secret}
     assert len(secrets) >= 5
-    url = "redis://:hush/h@sh@redis.example/3?password=hush"
+    url = "redis://:hush-h@sh@redis.example/3?password=hush"
     for more in ({}, TERMINAL):
         lines, errors = config(*show, DUALFACE_REDIS_URL=url, **secrets, **more)
         said = "".join(line.strip() for line in lines) + errors
@@ -125,3 +128,34 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(folder: Path) -> None:
 
 def test_a_shell_completes_names() -> None:
     assert [name for name, _ in names_like("gpu.memory_")] == ["gpu.memory_share", "gpu.memory_mib"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacking", "aside"),
+    [
+        ("auto", "no driver", True),
+        ("none", "", True),
+        ("auto", "", False),
+        ('["GPU-1"]', "x", False),
+    ],
+)
+def test_what_was_probed_is_shown_as_set_aside_where_no_gpu_is_used(
+    wanted: str, lacking: str, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_detected(host_facts(4), {STREAMS: Derived(2, "it has room")})
+    monkeypatch.setattr(quick, "why_no_gpu", lambda: lacking)
+    assert config("get", STREAMS, DUALFACE_GPU_DEVICES=wanted)[0] == ["1" if aside else "2"]
+    (line,), _ = config("get", STREAMS, "--json", DUALFACE_GPU_DEVICES=wanted)
+    texts = {layer["origin"]: layer["text"] for layer in json.loads(line)["layers"]}
+    assert texts["detected"].endswith("set aside: no GPU is used") is aside
+    assert texts["default"] == "default"
+
+
+def test_a_value_may_begin_with_a_minus_and_is_judged_by_its_setting() -> None:
+    with pytest.raises(PermanentError, match="greater than or equal to 0"):
+        config("set", "recovery.stall_s", "-5")
+
+
+def test_what_is_taken_out_is_said_also_of_a_name_that_nobody_knows(folder: Path) -> None:
+    (folder / MANUAL).write_text("old.name: 1\n")
+    assert "old.name is out of" in config("unset", "old.name")[1]

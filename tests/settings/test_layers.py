@@ -181,3 +181,30 @@ def test_a_process_says_once_what_is_wrong_for_people_or_once_it_logs_as_json(
     line = json.loads(second)
     assert (line["level"], line["logger"]) == ("warning", "dualface")
     assert line["event"].startswith(f"{tmp_path / MANUAL}, line 2: it is no valid YAML")
+
+
+def test_a_file_s_value_out_of_bounds_is_named_by_line_and_the_next_layer_counts(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    detected(folder, 4)
+    manual(folder, f"recovery.stall_s: .inf\n{STREAMS}: 100000\nstorage.store: ftp://x\n")
+    settings = Settings.load()
+    assert (settings.stall_s, settings.max_concurrent_streams, settings.store) == (120, 4, "")
+    for line, name in enumerate(("recovery.stall_s", STREAMS, "storage.store"), start=1):
+        assert f"line {line}: {name}: " in caplog.text
+
+
+def test_a_misspelt_variable_is_told_once_with_what_was_meant_and_no_other_s(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What is told is remembered by the process, so a name that no other test has.
+    monkeypatch.setenv("DUALFACE_STALL_SS", "5")
+    for known in ("DUALFACE_stall_s", "DUALFACE_DECODE_WORKERS", "DUALFACE_SOURCE_MAX_READ_S"):
+        monkeypatch.setenv(known, "5")
+    monkeypatch.setenv("DUALFACE_API_PORT_8000_TCP", "tcp://10.0.0.1:8000")  # Kubernetes' own
+    Settings.load()
+    SourceLimits.load()
+    (record,) = caplog.records
+    assert (
+        "DUALFACE_STALL_SS, which is no setting; did you mean DUALFACE_STALL_S?" in record.message
+    )

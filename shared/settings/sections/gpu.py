@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from shared.settings.section import Section
+from shared.settings.section import WEEK_S, Section
 
 
 class Gpu(Section):
@@ -50,7 +50,8 @@ class Gpu(Section):
         "the id of its boot, which all containers on it see."
     )  # fmt: skip
     session_idle_s: float = Field(
-        default=10.0, ge=0, description="How long a session stays open between two pieces of work "
+        default=10.0, ge=0, le=WEEK_S,
+        description="How long a session stays open between two pieces of work "
         "when nobody waits for it: opening one takes 50 to 70 ms."
     )  # fmt: skip
     vbr_from_sessions: int = Field(

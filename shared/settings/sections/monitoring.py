@@ -1,12 +1,12 @@
 """Logs, metrics, health, traces."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from shared.settings.section import Section
+from shared.settings.section import WEEK_S, Section
 
 
 class Monitoring(Section):
@@ -14,7 +14,7 @@ class Monitoring(Section):
 
     section: ClassVar[str] = "monitoring"
 
-    log_level: str = Field(
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Of our own lines, as Python's logging calls it; libraries "
         "speak from WARNING."
     )  # fmt: skip
@@ -35,6 +35,7 @@ class Monitoring(Section):
     health_patience_s: float = Field(
         default=60.0,
         gt=0,
+        le=WEEK_S,
         description="How long a process may not get on, while Redis answers, until it says that it "
         "is not alive: more than the 32 s that Celery may wait before it connects again.",
     )
@@ -46,6 +47,14 @@ class Monitoring(Section):
         default=1.0, ge=0, le=1, description="Of jobs that are traced; a job is some hundred spans "
         "per minute of video."
     )  # fmt: skip
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, level: object) -> object:
+        if not isinstance(level, str):
+            return level
+        # Python's logging has two more names for two of them.
+        return {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(level.upper(), level.upper())
 
     @field_validator("traces_endpoint")
     @classmethod

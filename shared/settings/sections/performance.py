@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
-from shared.settings.section import Section
+from shared.settings.section import WEEK_S, Section
 
 
 def _cores() -> int:
@@ -18,7 +18,8 @@ class Performance(Section):
     section: ClassVar[str] = "performance"
 
     max_concurrent_streams: int = Field(
-        default=1, ge=1, validation_alias=AliasChoices("max_concurrent_streams", "decode_workers"),
+        default=1, ge=1, le=256,
+        validation_alias=AliasChoices("max_concurrent_streams", "decode_workers"),
         description="Segments worked on at a time per arena. 1 without a GPU: decoding is the "
         "cheapest stage, and one decoder keeps the batches in order. DUALFACE_DECODE_WORKERS is "
         "its old name: as strong as the new one's layer, weaker than the new one itself."
@@ -32,7 +33,10 @@ class Performance(Section):
         "one priority share the decoders at a time."
     )  # fmt: skip
     segment_target_s: float = Field(
-        default=10.0, gt=0, description="Whole GOPs are joined up to about this length, seconds."
+        default=10.0,
+        gt=0,
+        le=WEEK_S,
+        description="Whole GOPs are joined up to about this length, seconds.",
     )
     batch_frames: int = Field(
         default=32, ge=1, le=64, description="Most frames of a batch (also a chunk's GOP): long "
@@ -53,7 +57,8 @@ class Performance(Section):
         "(docs/int8.md) and it is faster, else what an engine is best at: FP32 on a CPU."
     )  # fmt: skip
     encode_workers: int = Field(
-        default_factory=_cores, ge=1, description="Encoder processes per host without a GPU: one "
+        default_factory=_cores, ge=1, le=1024,
+        description="Encoder processes per host without a GPU: one "
         "single-threaded x264 per core wastes nothing on frame-thread synchronisation."
     )  # fmt: skip
     encode_threads: int = Field(default=1, ge=1, description="Threads of one software encoder.")

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from shared.references import host_rules
-from shared.settings.section import MIB, Section
+from shared.settings.section import MIB, WEEK_S, Section
 
 
 def _half_the_memory_mib() -> int:
@@ -95,11 +95,13 @@ class Bounds(Section):
     sample_rate: int = Field(default=768_000, gt=0, description="Of sound, Hz; none records more.")
     channels: int = Field(default=64, gt=0, description="Of one sound; what AAC and PCM go up to.")
     read_s: float = Field(
-        default=60.0, gt=0, description="For its header, and for each packet: searching gigabytes "
+        default=60.0, gt=0, le=WEEK_S,
+        description="For its header, and for each packet: searching gigabytes "
         "of nothing for the next one takes less on a slow disk."
     )  # fmt: skip
     fetch_s: float = Field(
-        default=3600.0, gt=0, description="From the first connection to the last byte, where the "
+        default=3600.0, gt=0, le=WEEK_S,
+        description="From the first connection to the last byte, where the "
         "source is fetched from elsewhere: the largest needs 20 MB/s. Others' splits wait for it."
     )  # fmt: skip
     memory_mib: int = Field(

@@ -1,13 +1,25 @@
 """Where things lie, and for how long."""
 
 import os
+import re
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from shared.settings.places import config_home
-from shared.settings.section import Section
+from shared.settings.section import WEEK_S, Section
+
+_PLACE = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(/[^/\0]+)*)/?")
+
+
+def place_of(store: str) -> tuple[str, str]:
+    """Bucket and prefix of `s3://BUCKET/PREFIX`. Raises ValueError where it is none."""
+    found = _PLACE.fullmatch(store)
+    if found is None or any(part in (".", "..") for part in found["prefix"].split("/")):
+        raise ValueError("it has to be like s3://BUCKET/PREFIX")
+    return found["bucket"], found["prefix"].strip("/")
 
 
 def _state_home() -> Path:
@@ -51,8 +63,8 @@ class Storage(Section):
         default=(), description="Further folders with model files, as a JSON list; tried first."
     )
     retention_s: int = Field(
-        default=86400, ge=60, description="Life of an ended job's record and result: a day to "
-        "fetch it."
+        default=86400, ge=60, le=10 * 365 * 86400, description="Life of an ended job's record and "
+        "result: a day to fetch it."
     )  # fmt: skip
     keep_sources: bool = Field(
         default=False, description="Keep the source of a job that succeeded as long as its result."
@@ -82,9 +94,35 @@ class Storage(Section):
         default=None, description="File (PEM) with the authority of the S3 server's certificate."
     )
     s3_timeout_s: float = Field(
-        default=10.0, gt=0, description="Silence after which a try of a call to S3 is given up; "
+        default=10.0, gt=0, le=WEEK_S,
+        description="Silence after which a try of a call to S3 is given up; "
         "servers answer within milliseconds, and a busy one within seconds."
     )  # fmt: skip
     s3_buckets: tuple[str, ...] = Field(
         default=(), description="Other buckets that sources may be taken from, as a JSON list."
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, address: str) -> str:
+        if address and not _may_be_redis(address):
+            # Without the reason that urlsplit has: it names a part of a password.
+            raise ValueError("it has to be like redis://:PASSWORD@HOST:6379/0")
+        return address
+
+    @field_validator("store")
+    @classmethod
+    def _is_place(cls, store: str) -> str:
+        if store:
+            place_of(store)
+        return store
+
+
+def _may_be_redis(address: str) -> bool:
+    try:
+        # Reading the port checks it.
+        return address.startswith("unix://") or (
+            address.startswith(("redis://", "rediss://")) and urlsplit(address).port != 0
+        )
+    except ValueError:
+        return False
