@@ -41,6 +41,7 @@ from services.encode.engines.pyav import PyAvEncoder
 from services.encode.mux import mux
 from shared.errors import DualfaceError, TemporaryError
 from shared.jobs import JobSpec, OutputPlan, Rect
+from shared.media.bounds import data_bytes
 from shared.media.canvas import plan_output
 from shared.media.layout import FrameLayout
 from shared.media.probe import probe
@@ -386,7 +387,8 @@ def _serve(connection: Connection, clips: Sequence[Clip], seed: int, memory_mib:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     av.logging.set_level(None)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_mib * MIB, memory_mib * MIB))
+    most = data_bytes() + memory_mib * MIB  # what the parent had is in a fork, too
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     with tempfile.TemporaryDirectory() as folder:
         while True:
             try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(predicate: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
+def wait_until(predicate: Callable[[], object], what: str, deadline_s: float = 60.0) -> None:
     """Return as soon as `predicate` is true; fail with `what` after `deadline_s`."""
     end = time.monotonic() + deadline_s
     while not predicate():

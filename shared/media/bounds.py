@@ -39,7 +39,8 @@ class _Bounds:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Entered again by this very thread where the collector ends an abandoned generator in here.
+        self._lock = threading.RLock()
         self._bytes: dict[object, int] = {}
         self._without = (0, 0)
 
@@ -60,11 +61,16 @@ class _Bounds:
             self._apply()
 
     def _apply(self) -> None:
+        applied = None
+        while applied != (wanted := self._wanted()):  # what is in force may have changed meanwhile
+            resource.setrlimit(resource.RLIMIT_DATA, wanted)
+            applied = wanted
+
+    def _wanted(self) -> tuple[int, int]:
         soft, hard = self._without
+        in_force = tuple(self._bytes.values())
         known = [each for each in (soft, hard) if each != resource.RLIM_INFINITY]
-        if self._bytes:
-            soft = min([*known, *self._bytes.values()])
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        return min([*known, *in_force]) if in_force else soft, hard
 
 
 _bounds = _Bounds()
@@ -80,7 +86,7 @@ def memory_at_most(mib: int) -> Iterator[None]:
     force, begun and ended in any order: the least counts, and with the last one the limit is what
     it was. Raises PermanentError TOO_LARGE in place of MemoryError.
     """
-    token = _bounds.add(_data_bytes() + mib * MIB)
+    token = _bounds.add(data_bytes() + mib * MIB)
     try:
         yield
     except MemoryError as error:
@@ -98,7 +104,7 @@ def out_of_memory(mib: int) -> PermanentError:
     )
 
 
-def _data_bytes() -> int:
+def data_bytes() -> int:
     """Private writable memory of this process, resident or not, as RLIMIT_DATA counts it."""
     pages = Path("/proc/self/statm").read_text().split()[5]
     return int(pages) * resource.getpagesize()

@@ -35,7 +35,7 @@ BEAT = """
 import sys
 from shared.redisdb import connect
 from shared.workers import Heartbeat
-Heartbeat(connect(sys.argv[1]), "decode", sys.argv[2], 0.05, 1.0).start()
+Heartbeat(connect(sys.argv[1]), "decode", sys.argv[2], 0.05, 60.0).start()
 print("beats", flush=True)
 sys.stdin.read()
 """

@@ -59,7 +59,7 @@ def test_another_process_sees_the_same_bytes(tmp_path: Path) -> None:
     arena = PosixArena(owner.descriptor)
     process = CONTEXT.Process(target=_fill, args=(owner.descriptor.model_dump_json(), 77))
     process.start()
-    process.join(30)
+    process.join(100)
     assert set(arena.slot("composed", 1)) == {77}
     assert set(arena.slot("composed", 0)) == {0}
     owner.close()
@@ -96,7 +96,7 @@ def test_a_dead_owners_arena_is_taken_over_with_its_bytes_or_removed(tmp_path: P
     process = CONTEXT.Process(target=_own_and_die, args=(str(tmp_path), there))
     process.start()
     descriptor = posix.ArenaDescriptor.model_validate_json(here.recv())
-    process.join(30)
+    process.join(100)
     PosixArena(descriptor).slot("decoded", 0)[:] = 5
     heir = take_over(descriptor)
     assert heir is not None

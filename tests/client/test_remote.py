@@ -151,7 +151,7 @@ def test_a_submit_that_waits_ends_with_its_result_in_place(
     process = start("submit", video(1000), "-o", "out.mp4", "--json")
     wait_until(lambda: live(api), "it is submitted")
     finish(api, live(api)[0])
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert json.loads(out)["output"] == "out.mp4"
     assert (tmp_path / "out.mp4").read_bytes() == b"result"
@@ -200,7 +200,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_and_says_how_to_go_on(
         lambda: api.service.redis.pubsub_numsub("df:bell") and _watched(api, job), "it waits"
     )
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"dualface wait {job}" in err
     assert "Traceback" not in err

@@ -387,7 +387,7 @@ class Gate:
     def pass_(self) -> None:
         """Blocks until it is opened."""
         self.reached.set()
-        self._open.wait(30)
+        self._open.wait(90)
 
     def open(self) -> None:
         """For good."""
@@ -418,6 +418,7 @@ def state_of(folder: Path) -> str:
     return str(json.loads(lines[-1])["state"]) if lines else ""
 
 
+@pytest.mark.timeout(300)
 def test_a_file_is_one_job_whenever_its_watcher_is_killed(
     api: Served, folder: Path, out: Path, talk: Path, tmp_path: Path
 ) -> None:
@@ -439,7 +440,7 @@ def test_a_file_is_one_job_whenever_its_watcher_is_killed(
             process.wait(30)
 
     def held_at(gate: Gate) -> None:
-        wait_until(gate.reached.is_set, "the watcher is there", 30)
+        wait_until(gate.reached.is_set, "the watcher is there", 90)
 
     drop(talk, folder)
     with gated(uploads_api, "upload_limit") as gate, watcher():
@@ -452,7 +453,7 @@ def test_a_file_is_one_job_whenever_its_watcher_is_killed(
         held_at(gate)
         assert (state_of(folder), len(live(api))) == ("sending", 1)
     with watcher():
-        wait_until(lambda: state_of(folder) == "sent", "the job is found again", 30)
+        wait_until(lambda: state_of(folder) == "sent", "the job is found again", 90)
     (job,) = live(api)
     body = random.Random(1).randbytes(3 << 20)
     finish(api, job, body)
@@ -460,7 +461,7 @@ def test_a_file_is_one_job_whenever_its_watcher_is_killed(
         held_at(gate)
         assert not (out / "talk-split.mp4").exists()
     with watcher(signal.SIGTERM) as last:
-        wait_until(lambda: state_of(folder) == "done", "the result", 30)
+        wait_until(lambda: state_of(folder) == "done", "the result", 90)
     assert last.returncode == 0
     assert (out / "talk-split.mp4").read_bytes() == body
     assert [path.name for path in out.iterdir()] == ["talk-split.mp4"]

@@ -183,7 +183,7 @@ def test_what_a_dead_coordinator_was_about_to_call_is_called_by_its_successor(
 def test_a_receiver_that_trickles_or_hangs_holds_nobody_for_long(
     made: Runtime, site: Website, redis: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "TOTAL_S", 2.0)
+    monkeypatch.setattr(webhooks, "TOTAL_S", 4.0)
     monkeypatch.setattr(webhooks, "DELAYS_S", (0.0,))
     made = allowing(made, site)
     site.scripts[PATH] = lambda _, wire: wire.trickle(b"H")

@@ -29,6 +29,7 @@ from shared.references import WebSource, host_rules, read_source
 from shared.runtime import Runtime
 from shared.settings import Settings
 from shared.storage import open_store
+from tests.logged import ours
 from tests.runtimes import runtime
 from tests.servers import S3Server, s3_server
 from tests.videos import VideoSpec, make_video
@@ -748,6 +749,6 @@ def test_a_secret_in_an_address_is_in_no_sentence_and_no_log(
         with pytest.raises(PermanentError) as caught:
             split_job(stage, SplitMessage(job=f"job{number}"))
         said += [str(caught.value), repr(caught.value), repr(spec)]
-    logged = [(each.getMessage(), each.exc_text, vars(each)["fields"]) for each in caplog.records]
+    logged = [(each.getMessage(), each.exc_text, vars(each)["fields"]) for each in ours(caplog)]
     assert "fetch broken" in [event for event, *_ in logged]
     assert SECRET not in json.dumps([said, logged])

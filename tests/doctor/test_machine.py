@@ -242,7 +242,11 @@ def test_a_look_that_hangs_or_fails_keeps_no_other_from_being_made() -> None:
 def test_a_start_is_told_of_three_things_at_most(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert quick.quick_checks(settings) == []
+    with monkeypatch.context() as roomy:
+        roomy.setattr(quick, "available_mib", lambda: 8192)
+        room = SimpleNamespace(f_bavail=8192, f_frsize=MIB, f_fsid=1)
+        roomy.setattr(os, "statvfs", lambda _: room)
+        assert quick.quick_checks(settings) == []
     loaded = tmp_path / "version"
     loaded.write_text(
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"

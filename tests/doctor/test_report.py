@@ -21,6 +21,8 @@ from shared.settings import Settings
 from shared.settings.places import MANUAL
 from tests.conftest import PROJECT
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

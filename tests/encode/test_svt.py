@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,19 @@ from services.encode.engines.base import Frame
 from services.encode.engines.pyav import PyAvEncoder
 from shared.jobs import Codec
 from tests.encode.pictures import LAYOUT, encode, numbered, output
+from tests.waiting import wait_until
 
 PLAN = output((1, 25), Codec.AV1)
 
 
 def threads() -> dict[int, tuple[int, int]]:
     """Scheduling of this process's threads: policy, priority."""
-    tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
-    return {
-        task: (os.sched_getscheduler(task), os.sched_getparam(task).sched_priority)
-        for task in tasks
-    }
+    found = {}
+    for path in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it ends meanwhile
+            task = int(path.name)
+            found[task] = os.sched_getscheduler(task), os.sched_getparam(task).sched_priority
+    return found
 
 
 def test_its_threads_are_no_more_urgent_than_others_and_end_with_the_chunk(tmp_path: Path) -> None:
@@ -44,7 +47,7 @@ def test_its_threads_are_no_more_urgent_than_others_and_end_with_the_chunk(tmp_p
     assert all(now[task] == own for now in seen for task in now.keys() - before.keys())
     assert all(now[task] == before[task] for now in seen for task in now.keys() & before.keys())
     assert os.getpriority(os.PRIO_PROCESS, 0) == nice
-    assert threads().keys() <= before.keys()
+    wait_until(lambda: threads().keys() <= before.keys(), "its threads have ended")
 
 
 def test_work_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ def test_work_that_is_given_up_leaves_no_thread(tmp_path: Path) -> None:
     for number in (0, 1, 20):
         with pytest.raises(LookupError):
             PyAvEncoder().encode(given_up_after(number), LAYOUT, PLAN, tmp_path / "c.nut")
-        assert threads().keys() <= before
+        wait_until(lambda: threads().keys() <= before, "its threads have ended")
     assert list(tmp_path.iterdir()) == []
 
 

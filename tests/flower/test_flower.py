@@ -34,6 +34,8 @@ import gc, json, prometheus_client
 from shared.queues.flower import forget_names, make_server
 from shared.settings import Settings
 
+pytestmark = pytest.mark.timeout(300)
+
 state = make_server(Settings(redis_url="redis://127.0.0.1:1/0"), "a:b").events.state
 state.max_tasks_in_memory = state.tasks.limit = 10
 for clock in range(60):

@@ -71,6 +71,26 @@ def test_two_threads_leave_the_process_as_it_was() -> None:
     assert soft_limit() == before
 
 
+def test_one_that_ends_amid_a_change_of_bounds_stands_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the collector ends an abandoned decoder: at any allocation, in this very thread."""
+    before, real = soft_limit(), resource.setrlimit
+    left = bounded(256)
+    least, abandoned = next(left), [left]
+
+    def interrupted(what: int, limits: tuple[int, int]) -> None:
+        if abandoned:
+            abandoned.pop().close()
+        real(what, limits)
+
+    monkeypatch.setattr(resource, "setrlimit", interrupted)
+    with memory_at_most(512):
+        assert not abandoned
+        assert soft_limit() > least
+    assert soft_limit() == before
+
+
 def test_a_tighter_limit_of_the_process_stays() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     tight = 64 << 30

@@ -54,6 +54,8 @@ from tests.servers import free_port
 from tests.system.runs import home_in
 from tests.videos import CLOSED_GOP_X264, make_video
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def test_the_figures_of_a_whole_run_add_up(tmp_path: Path) -> None:
     """All processes of the embedded stack count into one folder; none of them wants the port."""

@@ -220,5 +220,5 @@ def test_work_stands_back_for_others_but_signs_of_life_do_not(
                 facts = path.read_text().rpartition(")")[2].split()
                 threads[int(path.parent.name)] = int(facts[16])
     here = os.getpriority(os.PRIO_PROCESS, 0)
-    assert threads.pop(child.pid) == here + 7
+    assert threads.pop(child.pid) == min(19, here + 7)
     assert here in threads.values()

@@ -16,6 +16,7 @@ from shared.settings import Settings, SourceLimits
 from shared.settings.origins import Origin, look
 from shared.settings.places import DETECTED, MANUAL
 from tests.conftest import PROJECT
+from tests.logged import ours
 
 STREAMS = "performance.max_concurrent_streams"
 
@@ -93,7 +94,7 @@ def test_only_the_broken_entries_of_a_file_are_passed_over_each_named_with_its_l
         SourceLimits.load()
     assert (chosen.max_concurrent_streams, chosen.gpu_memory_share, chosen.attempts) == (4, 0.5, 5)
     assert chosen.config_dir == folder
-    said = [record.message for record in caplog.records]
+    said = [record.message for record in ours(caplog)]
     assert [line.split(": ")[0].removeprefix(f"{folder / MANUAL}, ") for line in said] == [
         f"line {number}" for number in (2, 4, 6, 7, 8, 10, 11, 12)
     ]

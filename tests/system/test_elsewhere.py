@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from chaos.cluster import Cluster
 from shared.jobs import JobSpec
 from shared.ledger import JobResult
@@ -12,6 +14,8 @@ from tests.system.runs import home_in, picture_hash
 from tests.videos import VideoSpec, make_video
 from tests.waiting import wait_until
 from tests.websites import make_authority, website
+
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = "s3cr3t"
 

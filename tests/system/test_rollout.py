@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ class Site:
 
 @contextmanager
 def site(folder: Path, redis_url: str) -> Iterator[Site]:
-    shm = Path("/dev/shm") / f"dualface-test-{os.getpid()}-rollout"
+    shm = Path("/dev/shm") / f"dualface-test-{uuid.uuid4().hex[:8]}-rollout"
     shm.mkdir()
     made = Site(folder, shm, redis_url)
     try:
