@@ -91,8 +91,8 @@ def connect_once(url: str, within_s: float) -> Connection:
 
 def check_writes(connection: Connection) -> None:
     """Raises RedisError where the server is away, or answers and can't write: a ping is answered by
-    one whose memory is full."""
-    connection.set("df:probe", "", px=1)
+    one whose memory is full. It changes nothing: a list that is not there is not pushed to."""
+    connection.lpushx("df:probe", "")
 
 
 def answers(url: str, within_s: float) -> bool:

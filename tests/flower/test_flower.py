@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 from celery import Celery
 from playwright.sync_api import Page
 
@@ -27,14 +28,14 @@ from tests.builders import batch_message, job_spec, output_plan, source_info
 from tests.servers import free_port
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(300)
+
 PASSWORD = "not a secret"
 
 MANY_NAMES = """
 import gc, json, prometheus_client
 from shared.queues.flower import forget_names, make_server
 from shared.settings import Settings
-
-pytestmark = pytest.mark.timeout(300)
 
 state = make_server(Settings(redis_url="redis://127.0.0.1:1/0"), "a:b").events.state
 state.max_tasks_in_memory = state.tasks.limit = 10

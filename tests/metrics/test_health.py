@@ -67,6 +67,7 @@ def test_redis_whose_memory_is_full_is_away_though_it_answers_pings(server: Serv
     ledger.submit("full", JobSpec(source="s"))
     try:
         wait_until(lambda: watch.sight().silent_s < 1, "it takes writes", PATIENCE_S)
+        assert not redis.exists("df:probe")
         redis.config_set("maxmemory", 1)
         assert redis.ping()
         wait_until(lambda: watch.sight().silent_s > REDIS_FRESH_S, "it is told", PATIENCE_S)
