@@ -133,12 +133,9 @@ async def listen(url: str, channel: str) -> AsyncIterator[str | None]:
 def may_pass(error: RedisError) -> bool:
     """True for what the server's surroundings cause: it is away, it starts, its disk or memory is
     full, it lacks its main server or replicas."""
-    passing = (
-        *(redis.ConnectionError, redis.TimeoutError),
-        *(redis.ReadOnlyError, redis.OutOfMemoryError),
-    )
-    refusals = ("MISCONF", "NOREPLICAS", "MASTERDOWN")
-    return isinstance(error, passing) or str(error).startswith(refusals)
+    away = isinstance(error, redis.ConnectionError | redis.TimeoutError)
+    refuses = isinstance(error, redis.ReadOnlyError | redis.OutOfMemoryError)
+    return away or refuses or str(error).startswith(("MISCONF", "NOREPLICAS", "MASTERDOWN"))
 
 
 def explained(error: RedisError) -> RedisAwayError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def tell(load: GpuLoad, meter: Meter, budget_mib: int | None) -> None:
 def forget(index: int, meter: Meter) -> None:
     """A GPU that does not answer any more has no figures, rather than its last ones."""
     for metric in (*(share for share, _ in SHARES), GPU_MEMORY_USED, GPU_MEMORY_SHARE):
-        meter.set(metric, math.nan, gpu=str(index))
+        meter.forget(metric, gpu=str(index))
 
 
 def watch_gpus(meter: Meter, budget_mib: int | None, board: GpuBoard | None = None) -> None:

@@ -130,13 +130,12 @@ class _Given:
 
     def __next__(self) -> bytes:
         since = time.monotonic()
-        self.broken = True  # unless it ends as it should
         try:
-            piece = next(self._pieces)
+            return next(self._pieces)
         except StopIteration:
-            self.broken = False
+            raise
+        except BaseException:
+            self.broken = True
             raise
         finally:
             self.waited_s += time.monotonic() - since
-        self.broken = False
-        return piece

@@ -114,7 +114,11 @@ def test_a_gpu_that_has_fallen_off_the_bus_has_no_figures() -> None:
     (only,) = gpus(FakeNvml(("nvmlDeviceGetHandleByIndex",))).loads()
     assert only.index == 0
     notes = Notes()
-    forget(1, Meter("arena", notes))
+    meter = Meter("arena", notes)
+    for load in gpus(FakeNvml()).loads():
+        tell(load, meter, None)
+    assert notes.value(GPU_UTILIZATION, "1") is not None
+    forget(1, meter)
     assert math.isnan(notes.values[GPU_UTILIZATION.name, ("1",)])
 
 
