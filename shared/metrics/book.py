@@ -152,8 +152,10 @@ def fold(folder: Path) -> None:
         if not alone:
             return
         archives = _archives(folder)
-        newest = archives[-1] if archives else None
-        done = _names(newest) if newest is not None else set()
+        if not archives:
+            return  # the first process is just making it, and none has died yet
+        newest = archives[-1]
+        done = _names(newest)
         dead = {name for name in _lock_names(folder) if name not in done and _is_dead(folder, name)}
         if dead:
             newest = _write_archive(folder, newest, dead)
@@ -171,15 +173,15 @@ def fold(folder: Path) -> None:
             (folder / f"{name}.lock").unlink(missing_ok=True)
 
 
-def _write_archive(folder: Path, before: Path | None, dead: Iterable[str]) -> Path:
-    number = 0 if before is None else int(before.name.removeprefix(ARCHIVE)) + 1
+def _write_archive(folder: Path, before: Path, dead: Iterable[str]) -> Path:
+    number = int(before.name.removeprefix(ARCHIVE)) + 1
     fresh, final = folder / "new", folder / f"{ARCHIVE}{number:08d}"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     (fresh / FOLDED).write_text("\n".join(dead))
     for kind in ("counter", "histogram"):
         files = [folder / f"{kind}_{name}.db" for name in dead]
-        files += [before / f"{kind}_archive.db"] if before is not None else []
+        files.append(before / f"{kind}_archive.db")
         sums: dict[str, float] = defaultdict(float)
         for path in files:
             for key, value in _figures(path):
@@ -234,9 +236,7 @@ class _Collector:
             except FileNotFoundError:
                 if look < LOOKS - 1:
                     continue
-                if _archives(self._folder):
-                    raise
-                return  # somebody has just begun to make the folder
+                raise
             for family in sorted(families, key=lambda family: family.name):
                 # What was forgotten (`Meter.forget`) is still in the file.
                 family.samples = [each for each in family.samples if not math.isnan(each.value)]
@@ -250,7 +250,7 @@ def _files(folder: Path) -> list[str]:
     entries = sorted(os.listdir(folder))
     archives = [entry for entry in entries if entry.startswith(ARCHIVE)]
     if not archives:
-        raise FileNotFoundError(folder)
+        return []  # nobody has counted yet
     archive = folder / archives[-1]
     done = _names(archive)
     files = [entry for entry in entries if entry.endswith(".db")]

@@ -96,6 +96,39 @@ def test_a_gauge_goes_with_its_process_and_a_counter_stays(tmp_path: Path) -> No
     assert frames(tmp_path) == 10
 
 
+def look_while_one_begins(folder: Path, step: int) -> None:
+    """After the `step`-th look at the folder, the first that counts there begins."""
+    looks = itertools.count()
+
+    def begins(real: Callable[..., object]) -> Callable[..., object]:
+        def act(*args: object) -> object:
+            found = real(*args)
+            if next(looks) == step:
+                meter_of(folder).count(FRAMES, 10, stage="encode")
+            return found
+
+        return act
+
+    glob = Path.glob
+    Path.glob = begins(lambda *args: list(glob(*args)))  # type: ignore[method-assign,assignment]
+    os.listdir = begins(os.listdir)  # type: ignore[assignment]
+    render(folder)
+    if next(looks) <= step:
+        os._exit(3)
+    os._exit(0 if frames(folder) == 10 else 1)
+
+
+def test_a_process_may_begin_while_another_looks(tmp_path: Path) -> None:
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        code = ended(look_while_one_begins, folder, step)
+        if code == 3:
+            break
+        assert code == 0
+    assert step > 1
+
+
 def set_and_forget(folder: Path) -> None:
     meter = meter_of(folder)
     for arena in ("gone", "there"):
