@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Protocol
@@ -156,16 +157,12 @@ class Program:
                 stderr=output,
                 # A session of its own: Ctrl-C at the terminal reaches us alone.
                 start_new_session=True,
-                preexec_fn=_end_with_us,
+                preexec_fn=partial(die_with_parent, signal.SIGTERM, os.getpid()),
             )
         if process.stdin is not None:
             with process.stdin as pipe:
                 pipe.write(self.stdin.encode())
         return _ProgramHandle(process)
-
-
-def _end_with_us() -> None:
-    die_with_parent(signal.SIGTERM)
 
 
 @dataclass(frozen=True)

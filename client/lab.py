@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from shared.errors import DualfaceError, ErrorCode, PermanentError
@@ -39,7 +41,7 @@ def ask(
         stderr=subprocess.PIPE,
         # a session of its own: Ctrl-C at the terminal reaches us alone
         start_new_session=True,
-        preexec_fn=_end_with_us,
+        preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
     ) as process:
         heard = _Heard(process, on_line)
         try:
@@ -95,10 +97,6 @@ class _Heard:
         for line in self._process.stderr:
             if not self._on_line(line):
                 self.last = line.strip() or self.last
-
-
-def _end_with_us() -> None:
-    die_with_parent(signal.SIGKILL)
 
 
 def _last_words(code: int, last: bytes) -> str:

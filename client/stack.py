@@ -46,6 +46,8 @@ STOP_PATIENCE_S = 4.0
 FULL_PATIENCE_S = 3600.0
 """For somebody to free some space, with a service that others use."""
 PORTS_TRIED = 20
+LEAST_PORT = 20_000
+"""Of those that are chosen by chance; well-known servers are below."""
 OWN = "local"
 """Owner of the jobs that this machine's user submits to the API."""
 
@@ -371,7 +373,7 @@ def start_server(settings: Settings, logs: Path) -> tuple[Child, str]:
     data.mkdir(mode=0o700, exist_ok=True)
     log = logs / "redis.log"
     for _ in range(5):
-        port = _free_port()
+        port = free_port()
         password = secrets.token_urlsafe(24)
         config = _server_config(port, password, data)
         server = Child("redis", log, Program((str(server_binary()), "-"), config))
@@ -448,7 +450,7 @@ def _port(settings: Settings, server: Literal["api", "flower"]) -> int:
     host = settings.api_host if server == "api" else settings.flower_host
     first = settings.api_port if server == "api" else settings.flower_port
     if first == 0:
-        return _free_port()
+        return free_port()
     for port in range(first, first + (1 if asked else PORTS_TRIED)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -485,7 +487,22 @@ def _own_key(state: Path, keys: Keys) -> str:
     return secret
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """A loopback port that nobody uses at this moment, and that nobody comes to use: it is below
+    those that the kernel gives to whoever connects, or binds to any. (A program that is told its
+    port binds it seconds later.) By chance, so that others who look meanwhile find another."""
+    for _ in range(PORTS_TRIED):
+        port = secrets.choice(_never_given())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise DualfaceError(ErrorCode.STACK_FAILED, "No port is free for a server of this stack.")
+
+
+def _never_given() -> range:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+        first, last = map(int, text.split())
+    except (OSError, ValueError):
+        first, last = 32_768, 60_999
+    return range(LEAST_PORT, first) or range(last + 1, 65_536) or range(LEAST_PORT, 65_536)

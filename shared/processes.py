@@ -17,11 +17,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGE = 1 << 30
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process `number` when its parent dies (Linux; else nothing)."""
+def die_with_parent(number: signal.Signals, parent: int | None = None) -> None:
+    """Have the kernel send this process `number` when its parent dies (Linux; else nothing).
+
+    `parent`: its id, where it is known from before this process was made: the parent may have died
+    since.
+    """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:

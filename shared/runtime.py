@@ -128,7 +128,12 @@ class Runtime:
                 )
             time.sleep(0.02)
         # Looked at last: from here on nobody else writes there, whatever becomes of the lease.
-        if self.still_holds(ref):
+        try:
+            held = self.still_holds(ref)
+        except BaseException:  # Redis is away, say; unreleased it would keep all others out
+            claim.release()
+            raise
+        if held:
             return arena.slot(ref.pool, ref.slot), claim
         claim.release()
         return None

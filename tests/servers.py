@@ -7,14 +7,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.stack import start_server, stop_server
+from client.stack import free_port, start_server, stop_server
 from shared.settings import Settings
 from tests.files import files_below
 from tests.waiting import wait_until
+
+__all__ = ["S3Server", "free_port", "redis_server", "s3_server"]
 
 
 @contextmanager
@@ -110,20 +112,6 @@ def _comes_up(process: subprocess.Popen[bytes], port: int) -> bool:
     """False when it ends instead."""
     wait_until(lambda: _listens(port) or process.poll() is not None, "it listens", 30)
     return process.poll() is None
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses at this moment, and that nobody comes to use: it is below
-    those that the kernel gives to whoever connects, or binds to any. (A program that is told its
-    port binds it seconds later.) By chance, and not by the seed that parallel runs share."""
-    given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    others = range(20_000, int(given[0])) or range(int(given[1]), 65_536) or range(20_000, 65_536)
-    for _ in range(100):
-        port = secrets.choice(others)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError(f"no port of {others} is free")
 
 
 def _listens(port: int) -> bool:

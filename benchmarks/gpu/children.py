@@ -13,6 +13,9 @@ from typing import Any
 START_PATIENCE_S = 120.0
 """A CUDA context takes up to some seconds, many at a time more."""
 
+END_PATIENCE_S = 30.0
+"""Until the fork server has told how a process ended."""
+
 
 class FailedError(Exception):
     """A process could not do its work; says why."""
@@ -91,7 +94,7 @@ class Crew:
 
     def _gone(self, index: int) -> FailedError:
         process = self._members[index][0]
-        process.join(1.0)
+        process.join(END_PATIENCE_S)
         return FailedError(f"{self._work.__name__} ended with code {process.exitcode}")
 
 

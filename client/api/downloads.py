@@ -131,7 +131,7 @@ def _ours(path: Path) -> BinaryIO | None:
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", 1 << 20)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+        if not _is_at(path, file):
             file.close()
             return None
         file.truncate()
@@ -139,3 +139,11 @@ def _ours(path: Path) -> BinaryIO | None:
         file.close()
         raise
     return file
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """False when it was moved away, or removed."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

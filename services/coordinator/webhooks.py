@@ -23,7 +23,7 @@ import httpcore
 from shared.dial import Dialer, trusting
 from shared.errors import DualfaceError, TemporaryError
 from shared.keys import Keys
-from shared.ledger import JobView
+from shared.ledger import HookCall, JobView
 from shared.logs import Log
 from shared.metrics.catalogue import WEBHOOKS
 from shared.redisdb import RedisError
@@ -76,15 +76,15 @@ class Webhooks:
         calls: dict[Future[None], str] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as pool:
             while not ended():
-                for job, tries, owner in self._due(Counter(calls.values())):
-                    calls[pool.submit(self._call, job, tries)] = owner
+                for due in self._due(Counter(calls.values())):
+                    calls[pool.submit(self._call, due)] = due.owner
                 if calls:
                     over, _ = wait(calls, LOOK_EVERY_S, FIRST_COMPLETED)
                     calls = {call: owner for call, owner in calls.items() if call not in over}
                 else:
                     time.sleep(LOOK_EVERY_S)
 
-    def _due(self, calls: Counter[str]) -> list[tuple[str, int, str]]:
+    def _due(self, calls: Counter[str]) -> list[HookCall]:
         """As many jobs as there are threads for; `calls`: how many of each owner are under way."""
         free = AT_ONCE - calls.total()
         try:
@@ -93,14 +93,14 @@ class Webhooks:
             self._log.warning("webhooks wait for Redis", reason=str(error))
             return []
 
-    def _call(self, job: str, tries: int) -> None:
+    def _call(self, due: HookCall) -> None:
         """One try of one webhook. What goes wrong with it is no other's matter: raises nothing."""
         try:
-            tried = self._try(job)
+            tried = self._try(due.job)
             if tried is None:
-                self._runtime.ledger.unhook(job)
+                self._runtime.ledger.unhook(due)
             else:
-                self._settle(job, tries, *tried)
+                self._settle(due, *tried)
         except (RedisError, TemporaryError) as error:  # it comes again when its claim is over
             self._log.warning("webhooks wait for Redis", reason=str(error))
 
@@ -123,20 +123,20 @@ class Webhooks:
             self._log.error("webhook not understood", job=job, reason=name, exception=where)
             return url, name
 
-    def _settle(self, job: str, tries: int, url: str, problem: str | None) -> None:
+    def _settle(self, due: HookCall, url: str, problem: str | None) -> None:
         ledger = self._runtime.ledger
-        told: dict[str, str | int] = {"job": job, "url": url, "tries": tries}
+        told: dict[str, str | int] = {"job": due.job, "url": url, "tries": due.tries}
         if problem is None:
-            ledger.unhook(job)
+            ledger.unhook(due)
             outcome = "delivered"
             self._log.info("webhook called", **told)
-        elif tries > len(DELAYS_S):
-            ledger.unhook(job)
+        elif due.tries > len(DELAYS_S):
+            ledger.unhook(due)
             outcome = "given_up"
             self._log.error("webhook given up", reason=problem, **told)
         else:
             jitter = random.uniform(0.9, 1.1)
-            ledger.hook_later(job, DELAYS_S[tries - 1] * jitter)
+            ledger.hook_later(due, DELAYS_S[due.tries - 1] * jitter)
             outcome = "failed"
             self._log.warning("webhook called again later", reason=problem, **told)
         self._runtime.meter.count(WEBHOOKS, outcome=outcome)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from shared.arena.base import POOLS, ArenaOwner
 from shared.arena.files import counts, free_bytes
@@ -122,13 +122,36 @@ def retire(owner: ArenaOwner, registry: ArenaRegistry, leases: Leases) -> None:
             leases.close(descriptor.thing(pool))
 
 
+class Stop:
+    """Whether a signal has said that it is time to go.
+
+    No `threading.Event`: a handler runs between any two steps of the main thread, also while that
+    holds the event's lock, and would wait for it for ever. The queue's `put` may come at any time.
+    """
+
+    def __init__(self) -> None:
+        self._said: SimpleQueue[None] = SimpleQueue()
+
+    def say(self, *_: object) -> None:
+        """A signal's handler."""
+        self._said.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """True, at once, when it is said; False after so long."""
+        try:
+            self._said.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
+
+
 def main(settings: Settings) -> int:
     """Own the arena until SIGTERM; exit code 0, or 2 with one line on standard error."""
     configure_logs(settings.log_level)
     log = Log(stage="arena")
-    stop = threading.Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.say)
     redis = connect(settings.redis_url)
     registry, leases = ArenaRegistry(redis), Leases(redis, settings.lease_s)
     meter = open_meter(settings, "arena")

@@ -90,9 +90,18 @@ def create_file(path: Path, size: int) -> int:
             f"The folder {path.parent} for shared memory can't be written ({error.strerror}); set "
             "DUALFACE_SHM_DIR to another folder on a tmpfs.",
         ) from error
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Until it is locked it is a leftover to who looks for these: he may hold the lock just now.
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    if is_removed(fd):
+        os.close(fd)
+        return create_file(path, size)
     os.ftruncate(fd, size)
     return fd
+
+
+def is_removed(fd: int) -> bool:
+    """Whether an open file has no name any more, so that nobody else can open it."""
+    return os.fstat(fd).st_nlink == 0
 
 
 def open_file(descriptor: ArenaDescriptor) -> int:

@@ -22,6 +22,7 @@ from shared.arena.files import (
     create_file,
     file_name,
     free_bytes,
+    is_removed,
     no_space,
     open_file,
 )
@@ -131,7 +132,7 @@ def take_over(descriptor: ArenaDescriptor) -> PosixArenaOwner | None:
     except BlockingIOError:
         os.close(fd)
         return None
-    if os.fstat(fd).st_size != descriptor.total_bytes:
+    if os.fstat(fd).st_size != descriptor.total_bytes or is_removed(fd):
         os.close(fd)
         return None
     return PosixArenaOwner(descriptor, fd)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from shared.jobs import JobState, Segment
 from shared.ledger.base import ENDED, INDEX, WAKE, Base, key_of
-from shared.ledger.records import Standing
+from shared.ledger.records import HookCall, Standing
 from shared.messages import MuxMessage, SegmentMessage, SplitMessage
 
 PAGE = 1000
@@ -115,25 +115,26 @@ class Agenda(Base):
 
     def hooks(
         self, claim_s: float, count: int, per_owner: int, calls: Mapping[str, int]
-    ) -> list[tuple[str, int, str]]:
-        """Ended jobs whose webhook is to be called now, which try it is, from 1, and the owner: at
-        most `count`, and none by which an owner would have more than `per_owner` under way.
+    ) -> list[HookCall]:
+        """Ended jobs whose webhook is to be called now: at most `count`, and none by which an owner
+        would have more than `per_owner` under way.
 
         `calls`: how many each owner has under way. Each job comes again after `claim_s`, unless
         `hook_later` or `unhook` is called before.
         """
         claim_ms, busy = int(claim_s * 1000), [each for pair in calls.items() for each in pair]
         answer = self._call("", "hooks", claim_ms, count, per_owner, HOOKS_LOOKED_AT, *busy)
-        rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-        return [(job, int(tries), owner) for job, tries, owner in rows]
+        rows = zip(*[iter(answer)] * 4, strict=True)
+        return [HookCall(job, int(tries), owner, end) for job, tries, owner, end in rows]
 
-    def hook_later(self, job: str, delay_s: float) -> None:
-        """Have the job's webhook called again after `delay_s`."""
-        self._call(job, "hook_later", int(delay_s * 1000))
+    def hook_later(self, call: HookCall, delay_s: float) -> None:
+        """Have the webhook called again after `delay_s`. Nothing, like `unhook`, when the job has
+        been made again since: another end is to be told then."""
+        self._call(call.job, "hook_later", call.end, int(delay_s * 1000))
 
-    def unhook(self, job: str) -> None:
-        """The job's webhook was called, or is given up."""
-        self._call(job, "unhook")
+    def unhook(self, call: HookCall) -> None:
+        """The webhook was called, or is given up."""
+        self._call(call.job, "unhook", call.end)
 
     def wait_for_change(self, timeout_s: float) -> None:
         """Block until something changed, at most `timeout_s` (1 s or more)."""

@@ -55,6 +55,16 @@ class Losses(NamedTuple):
     concealed: int
 
 
+class HookCall(NamedTuple):
+    """A call of an ended job's webhook that is to be made now: which try it is, from 1, whose job
+    it is, and which of the job's ends it tells of, as the script names it."""
+
+    job: str
+    tries: int
+    owner: str
+    end: str
+
+
 def sum_of(losses: Sequence[str]) -> Losses:
     """Of rows as the script keeps them: four numbers each."""
     rows = [row.split() for row in losses]

@@ -155,22 +155,27 @@ def fold(folder: Path) -> None:
         if not archives:
             return  # the first process is just making it, and none has died yet
         newest = archives[-1]
-        done = _names(newest)
-        dead = {name for name in _lock_names(folder) if name not in done and _is_dead(folder, name)}
+        # First what one left that died here: once another archive is written, none says that it is
+        # in there already.
+        _leave_only(folder, newest, _names(newest))
+        dead = {name for name in _lock_names(folder) if _is_dead(folder, name)}
         if dead:
-            newest = _write_archive(folder, newest, dead)
-            done = dead
-        gone = folder / "old"
-        for old in _archives(folder):
-            if old != newest:
-                # Away at once: readers must not take what is left of it for all.
-                shutil.rmtree(gone, ignore_errors=True)
-                old.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-        for name in done:
-            for path in folder.glob(f"*_{name}.*"):
-                path.unlink(missing_ok=True)
-            (folder / f"{name}.lock").unlink(missing_ok=True)
+            _leave_only(folder, _write_archive(folder, newest, dead), dead)
+
+
+def _leave_only(folder: Path, newest: Path, done: Iterable[str]) -> None:
+    """Remove the archives before the `newest`, and the files of those that are `done` with."""
+    gone = folder / "old"
+    for old in _archives(folder):
+        if old != newest:
+            # Away at once: readers must not take what is left of it for all.
+            shutil.rmtree(gone, ignore_errors=True)
+            old.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    for name in done:
+        for path in folder.glob(f"*_{name}.*"):
+            path.unlink(missing_ok=True)
+        (folder / f"{name}.lock").unlink(missing_ok=True)
 
 
 def _write_archive(folder: Path, before: Path, dead: Iterable[str]) -> Path:
@@ -285,7 +290,7 @@ def _is_dead(folder: Path, name: str) -> bool:
     try:
         return _locks(fd)
     finally:
-        os.close(fd)
+        _let_go(fd)
 
 
 @contextmanager
@@ -294,6 +299,15 @@ def _alone(folder: Path) -> Iterator[bool]:
     fd = os.open(folder / "fold", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield _locks(fd)
+    finally:
+        _let_go(fd)
+
+
+def _let_go(fd: int) -> None:
+    """Unlock and close. Closing is not enough: a child that another thread forked meanwhile has the
+    file open, too, and would hold the lock for as long as it lives."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 from celery import Celery
+from kombu import Producer
 from kombu.exceptions import OperationalError
 
 from shared.errors import DualfaceError, ErrorCode, RedisAwayError
@@ -70,6 +71,18 @@ def queue_options() -> dict[str, float | str]:
     }
 
 
+class _Producer(Producer):  # type: ignore[misc]  # kombu has no types
+    """Where the connection is lost while a queue is declared, all of the publishing is tried again.
+
+    By itself kombu tries the declaration alone, which closes the channel that the message is about
+    to be published on: an AttributeError then, though the broker is back.
+    """
+
+    def maybe_declare(self, entity: object, retry: bool = False, **_: object) -> object:  # noqa: ARG002
+        """As kombu's does when it is not to try again."""
+        return super().maybe_declare(entity)
+
+
 class CeleryOutbox:
     """Sends stage messages through Celery. Raises RedisAwayError while the broker is away, after a
     few tries."""
@@ -91,6 +104,8 @@ class CeleryOutbox:
     def send_body(self, task: str, body: object, queue: str, refusals: int = 0) -> None:
         """Send a body that this release can't read, on behalf of one that can."""
         options = {"refusals": refusals} if refusals else {}
+        # Celery's pool is another one after a fork.
+        self._app.amqp.producer_pool.Producer = _Producer
         try:
             self._app.send_task(
                 task,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 HOST = "jobs@coordinator"
 """What Flower shows as the worker of jobs."""
@@ -64,5 +65,9 @@ class TaskEvents:
                     buffer_while_offline=False,
                 )
             self._events.send(kind, **fields)
-        except (*self._app.connection_for_write().recoverable_connection_errors, OSError):
+        except (
+            *self._app.connection_for_write().recoverable_connection_errors,
+            OperationalError,  # where the connection was to be made first
+            OSError,
+        ):
             self._events = None  # made anew for the next one

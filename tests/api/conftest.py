@@ -100,7 +100,7 @@ def served(service: Service) -> Iterator[Served]:
     finally:
         made.close()
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         listener.close()
         assert not thread.is_alive()
 

@@ -51,7 +51,7 @@ def watching(
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     yield heard
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert not thread.is_alive()
 
 

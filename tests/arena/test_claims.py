@@ -15,7 +15,7 @@ import pytest
 from shared.arena.files import remove_leftovers
 from shared.arena.posix import PosixArena, PosixArenaOwner
 from shared.arena.reaper import Reaper
-from shared.errors import TemporaryError
+from shared.errors import ErrorCode, RedisAwayError, TemporaryError
 from shared.redisdb import Connection
 from shared.runtime import slot_ref
 from shared.workers import Heartbeat, Watch, WorkerRecord, is_alive
@@ -118,6 +118,27 @@ def test_who_has_lost_the_lease_while_waiting_for_the_claim_writes_nothing(
     made.leases.release(lease)
     assert made.claim(ref) is None
     assert other.claim("decoded", 0), "a claim of no use is given back"
+    other.close()
+
+
+def test_a_redis_that_is_away_when_the_lease_is_looked_at_leaves_the_slot_to_others(
+    redis: Connection, owner: PosixArenaOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = runtime(redis, tmp_path)
+    descriptor = owner.descriptor
+    made.arenas._registry.publish(descriptor)
+    made.leases.resize(descriptor.thing("decoded"), 1)
+    lease = made.leases.acquire(descriptor.thing("decoded"), "batch")
+    assert lease is not None
+
+    def away(_: object) -> bool:
+        raise RedisAwayError(ErrorCode.BUSY, "away")
+
+    monkeypatch.setattr(made.leases, "renew", away)
+    with pytest.raises(RedisAwayError):
+        made.claim(slot_ref("t", descriptor.generation, "decoded", lease))
+    other = PosixArena(descriptor)
+    assert other.claim("decoded", 0)
     other.close()
 
 

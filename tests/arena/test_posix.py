@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import sys
+import threading
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from shared.arena import posix
-from shared.arena.__main__ import announce, retire
+from shared.arena.__main__ import Stop, announce, retire
 from shared.arena.files import remove_leftovers
 from shared.arena.posix import PosixArena, PosixArenaOwner, take_over
 from shared.arena.registry import ArenaRegistry, MappedArenas
@@ -18,6 +22,7 @@ from shared.errors import ArenaAwayError, DeferredError, ErrorCode, PermanentErr
 from shared.leases import Lease, Leases
 from shared.redisdb import Connection
 from shared.runtime import slot_ref
+from tests.waiting import wait_until
 
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -107,11 +112,68 @@ def test_a_dead_owners_arena_is_taken_over_with_its_bytes_or_removed(tmp_path: P
     assert take_over(descriptor) is None
 
 
+def test_an_arena_is_made_though_another_process_just_took_it_for_a_leftover(
+    tmp_path: Path,
+) -> None:
+    """Its file is there a moment before its owner has locked it."""
+    lock, patch = fcntl.flock, pytest.MonkeyPatch()
+
+    def locked(fd: int, how: int) -> None:
+        patch.undo()
+        assert len(remove_leftovers(tmp_path)) == 1
+        lock(fd, how)
+
+    patch.setattr(fcntl, "flock", locked)
+    owner = make(tmp_path)
+    assert remove_leftovers(tmp_path) == []
+    PosixArena(owner.descriptor).close()
+    owner.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_arena_that_another_process_just_removed_is_not_taken_over(
+    tmp_path: Path,
+) -> None:
+    dead = make(tmp_path)
+    os.close(dead._fd)
+    lock, patch = fcntl.flock, pytest.MonkeyPatch()
+
+    def locked(fd: int, how: int) -> None:
+        patch.undo()
+        assert len(remove_leftovers(tmp_path)) == 1
+        lock(fd, how)
+
+    patch.setattr(fcntl, "flock", locked)
+    assert take_over(dead.descriptor) is None
+
+
 def test_mapping_an_arena_that_is_gone_is_a_temporary_error(tmp_path: Path) -> None:
     owner = make(tmp_path)
     owner.close()
     with pytest.raises(TemporaryError):
         PosixArena(owner.descriptor)
+
+
+def test_an_owner_may_be_told_to_stop_between_any_two_steps_of_its_waiting() -> None:
+    stop, answers, told = Stop(), list[bool](), list[str]()
+
+    def at_every_step(frame: FrameType, event: str, _: object) -> object:
+        told.append(f"{frame.f_code.co_name} {event}")
+        stop.say()
+        return at_every_step
+
+    def wait() -> None:
+        sys.settrace(at_every_step)
+        try:
+            answers.append(stop.wait(60))
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    wait_until(lambda: answers or not thread.is_alive(), "it does not wait for itself")
+    assert answers == [True]
+    assert "wait line" in told
 
 
 def test_a_slot_of_an_earlier_generation_is_lost(tmp_path: Path, redis: Connection) -> None:

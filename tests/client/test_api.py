@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import inspect
 import json
+import os
 import random
 import threading
 import tracemalloc
@@ -40,8 +41,10 @@ from client.api import (
     find_address,
 )
 from client.api.address import address_for
+from client.api.downloads import Download
 from client.api.errors import retry_after
 from client.api.stream import Reader
+from client.placing import part_of
 from services.coordinator.api.app import make_service
 from shared.errors import ErrorCode
 from shared.jobs import JobSpec, JobState
@@ -512,6 +515,28 @@ def test_two_fetch_to_one_place_one_after_the_other(
     client.result(job, target, on_progress=again)
     assert set(refused) == {ErrorCode.BUSY}
     assert client.result(job, target) == target.stat().st_size == MIB
+
+
+def test_a_place_that_another_lets_go_of_just_now_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opened the other's file, which then went: whichever step that comes at."""
+    target, fstat = tmp_path / "out.mp4", os.fstat
+
+    def gone(fd: int) -> os.stat_result:
+        facts, found = fstat(fd), part_of(target)
+        if found.exists() and found.stat().st_ino == facts.st_ino and not moved:
+            moved.append(found.rename(tmp_path / "others.mp4"))
+        return facts
+
+    moved: list[Path] = []
+    monkeypatch.setattr(os, "fstat", gone)
+    download = Download(target, None)
+    download.open()
+    assert moved
+    assert part_of(target).exists()
+    download.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["others.mp4"]
 
 
 def test_where_a_result_cant_go_is_said(api: Served, client: Client, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,11 @@ import pytest
 
 from client.children import RESTARTS, Child, Program, stop_all
 from shared.errors import DualfaceError
+from shared.processes import die_with_parent
+from tests.processes import run_forked
 from tests.waiting import wait_until
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -76,6 +81,20 @@ def test_stopping_ends_what_ignores_it_and_its_children(made: list[Child], tmp_p
     family = [psutil.Process(pid_of(child)), *psutil.Process(pid_of(child)).children()]
     stop_all([child], patience_s=0.2)
     wait_until(lambda: not any(_lives(process) for process in family), "all of it is gone")
+
+
+def given_up(parent: int) -> None:
+    die_with_parent(signal.SIGTERM, parent)
+    os._exit(0)
+
+
+def test_what_begins_after_its_parent_has_died_ends_at_once() -> None:
+    """Its parent is then somebody else, whose death would tell nothing."""
+    for parent, code in ((os.getpid(), 0), (1 << 22, -signal.SIGTERM)):
+        process = FORK.Process(target=run_forked, args=(given_up, parent))
+        process.start()
+        process.join(60)
+        assert process.exitcode == code
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -120,6 +120,14 @@ def live(api: Served) -> list[str]:
     return api.service.ledger.live()
 
 
+def submitted(api: Served, process: subprocess.Popen[str]) -> str:
+    """The job that the process makes, as soon as it has. Fails with its words if it ends."""
+    wait_until(lambda: live(api) or process.poll() is not None, "it is submitted")
+    assert live(api), process.communicate()
+    (job,) = live(api)
+    return job
+
+
 # --- submit ---------------------------------------------------------------------------------------
 
 
@@ -149,8 +157,7 @@ def test_a_submit_that_waits_ends_with_its_result_in_place(
     api: Served, start: Callable[..., subprocess.Popen[str]], video: MakeVideo, tmp_path: Path
 ) -> None:
     process = start("submit", video(1000), "-o", "out.mp4", "--json")
-    wait_until(lambda: live(api), "it is submitted")
-    finish(api, live(api)[0])
+    finish(api, submitted(api, process))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert json.loads(out)["output"] == "out.mp4"
@@ -194,8 +201,7 @@ def test_ctrl_c_while_waiting_leaves_the_job_and_says_how_to_go_on(
     api: Served, start: Callable[..., subprocess.Popen[str]], video: MakeVideo
 ) -> None:
     process = start("submit", video(1000), "--wait")
-    wait_until(lambda: live(api), "it is submitted")
-    (job,) = live(api)
+    job = submitted(api, process)
     wait_until(
         lambda: api.service.redis.pubsub_numsub("df:bell") and _watched(api, job), "it waits"
     )

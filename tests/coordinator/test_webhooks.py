@@ -172,7 +172,8 @@ def test_what_a_dead_coordinator_was_about_to_call_is_called_by_its_successor(
     site.scripts[PATH] = accept
     submit(made, site)
     made.ledger.cancel("j")
-    assert made.ledger.hooks(90, 8, 8, {}) == [("j", 1, "ann")]
+    [call] = made.ledger.hooks(90, 8, 8, {})
+    assert (call.job, call.tries, call.owner) == ("j", 1, "ann")
     assert made.ledger.hooks(90, 8, 8, {}) == []  # in somebody's hands
     redis.zadd("df:index:hooks", {"j": 0})  # who died over it
     with calling(made):
@@ -194,15 +195,17 @@ def test_a_receiver_that_trickles_or_hangs_holds_nobody_for_long(
     assert len(site.asked) == 2
 
 
-def test_nothing_inside_is_reached(made: Runtime, site: Website, redis: Connection) -> None:
+def test_nothing_inside_is_reached(
+    made: Runtime, site: Website, redis: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "DELAYS_S", (1000.0,))
     shut = made.settings.model_copy(update={"source_networks": ()})
     hosts = allowing(made, site).settings.webhook_hosts
     made = replace(made, settings=shut.model_copy(update={"webhook_hosts": hosts}))
     submit(made, site)
     made.ledger.cancel("j")
     with calling(made):
-        wait_until(lambda: redis.zscore("df:index:hooks", "j"), "it is put off")
-        wait_until(lambda: float(redis.zscore("df:index:hooks", "j") or 0) > 0, "later")
+        wait_until(lambda: later(redis, "j"), "it was tried, and is put off")
     assert site.connections == 0
     made.ledger.drop("j")
     assert waiting(redis) == 0
@@ -222,6 +225,35 @@ def test_a_job_submitted_again_is_told_of_anew(
     with calling(made):
         wait_until(lambda: not waiting(redis), "it was called")
     assert len(site.asked) == 1
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
+def test_a_job_made_again_while_its_webhook_is_called_is_told_of_once_more(
+    made: Runtime,
+    site: Website,
+    redis: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+) -> None:
+    monkeypatch.setattr(webhooks, "DELAYS_S", (1000.0,))
+    made = allowing(made, site)
+    told: list[str] = []
+
+    def retried(asked: Asked, wire: Wire) -> None:
+        told.append(json.loads(wire.receive(int(asked.fields["content-length"])))["type"])
+        if len(told) == 1:
+            made.ledger.cleaned("j")
+            submit(made, site)
+            made.ledger.cancel("j")
+        wire.answer(status if len(told) == 1 else "200 OK")
+
+    site.scripts[PATH] = retried
+    submit(made, site)
+    made.ledger.fail("j", ErrorCode.STAGE_FAILED, "Broken.")
+    with calling(made):
+        # While it is made again, nothing waits for a moment.
+        wait_until(lambda: len(told) == 2 and not waiting(redis), "it was called twice")
+    assert told == ["job.failed", "job.cancelled"]
 
 
 @pytest.fixture
@@ -284,8 +316,8 @@ def test_everybody_s_turn_comes_however_many_wait_of_an_owner_who_has_enough(
         made.ledger.cancel(job)
     redis.zadd("df:index:hooks", {"a1": 1, "a2": 2, "a3": 3, "a4": 4, "a5": 5, "b": 6})
     claims = [made.ledger.hooks(90, 8, 1, {"ann": 1}) for _ in range(3)]
-    assert [job for claim in claims for job in claim] == [("b", 1, "bob")]
-    freed = {job for _ in range(5) for job, _, _ in made.ledger.hooks(90, 8, 1, {})}
+    assert [call[:3] for claim in claims for call in claim] == [("b", 1, "bob")]
+    freed = {call.job for _ in range(5) for call in made.ledger.hooks(90, 8, 1, {})}
     assert freed == {"a1", "a2", "a3", "a4", "a5"}
 
 

@@ -172,7 +172,12 @@ class Composed:
 
     def port(self, service: str, port: int) -> int:
         """Where this machine has the port of a container."""
-        return self.ports.setdefault(f"{service}:{port}", free_port())
+        key = f"{service}:{port}"
+        while key not in self.ports:
+            chosen = free_port()
+            if chosen not in self.ports.values():  # given already, and not yet bound
+                self.ports[key] = chosen
+        return self.ports[key]
 
     def said(self) -> str:
         """The end of all logs."""

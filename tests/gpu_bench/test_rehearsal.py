@@ -19,7 +19,7 @@ from tests.doubles import device_env
 from tests.doubles.cuda_on_cpu import missing
 from tests.system.runs import SHM, have_model
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 UUID = "0" * 32
 """Of the first GPU of the NVML double."""
@@ -45,7 +45,7 @@ def bench(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=570,
         check=False,
     )
 

@@ -43,7 +43,7 @@ def told(home: Path, program: str) -> tuple[int, list[Path]]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout), sorted(path for path in home.rglob("*") if path.is_file())

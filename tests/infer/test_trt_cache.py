@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from services.infer.engines import trt_cache
-from services.infer.engines.trt_cache import LOG_DAYS, MARK, Built, EngineCache
+from services.infer.engines.trt_cache import (
+    BUILD_LEASE_S,
+    LOG_DAYS,
+    MARK,
+    Built,
+    EngineCache,
+)
 from shared.errors import EngineError, ErrorCode, StoreAwayError, TemporaryError, WorkOverError
 from shared.leases import Lease, Leases
 from shared.names import ENGINE_LOGS, ENGINES, engine_key, engine_log_key, engine_timing_key
@@ -23,7 +29,6 @@ from tests.infer.test_trt_plan import recipe
 from tests.waiting import wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-LEASE_S = 5.0
 
 
 @dataclass
@@ -216,11 +221,11 @@ def test_of_many_that_need_an_engine_at_once_one_compiles_it(
     compiler = Compiler(hold=threading.Event())
 
     def start(_: int) -> bytes:
-        leases = Leases(connect(redis_url), LEASE_S)
+        leases = Leases(connect(redis_url), BUILD_LEASE_S)
         cache = new_cache(tmp_path, leases)
         return cache.obtain(recipe(), compiler.build, plan_and_names)[0]
 
-    leases = Leases(redis, LEASE_S)
+    leases = Leases(redis, BUILD_LEASE_S)
     thing = f"engine:{recipe().digest[:32]}"
     with ThreadPoolExecutor(3) as pool:
         made = [pool.submit(start, each) for each in range(3)]
@@ -236,10 +241,10 @@ def test_who_has_waited_long_enough_compiles_too(
 ) -> None:
     slow, fast = Compiler(hold=threading.Event()), Compiler()
     with ThreadPoolExecutor(1) as pool:
-        first = new_cache(tmp_path, Leases(connect(redis_url), LEASE_S))
+        first = new_cache(tmp_path, Leases(connect(redis_url), BUILD_LEASE_S))
         made = pool.submit(first.obtain, recipe(), slow.build, plan_and_names)
         assert slow.begun.wait(30)
-        second = new_cache(tmp_path, Leases(redis, LEASE_S), wait_s=0.05)
+        second = new_cache(tmp_path, Leases(redis, BUILD_LEASE_S), wait_s=0.05)
         assert second.obtain(recipe(), fast.build, plan_and_names)[0] == b"plan"
         assert len(fast.timings) == 1
         slow.hold.set()  # type: ignore[union-attr]
@@ -249,7 +254,7 @@ def test_who_has_waited_long_enough_compiles_too(
 def test_a_job_that_ends_while_another_compiles_waits_no_longer(
     tmp_path: Path, redis: Connection
 ) -> None:
-    leases = Leases(redis, LEASE_S)
+    leases = Leases(redis, BUILD_LEASE_S)
     thing = f"engine:{recipe().digest[:32]}"
     leases.resize(thing, 1)
     assert leases.acquire(thing, "somebody") is not None
@@ -265,7 +270,7 @@ def test_a_job_that_ends_while_another_compiles_waits_no_longer(
 def test_a_job_that_ends_while_it_compiles_gives_its_turn_back(
     tmp_path: Path, redis: Connection
 ) -> None:
-    leases = Leases(redis, LEASE_S)
+    leases = Leases(redis, BUILD_LEASE_S)
 
     def over() -> None:
         raise WorkOverError("j")
@@ -281,7 +286,7 @@ class AwayLeases(Leases):
 
 
 def test_without_redis_engines_are_compiled_all_the_same(tmp_path: Path, redis: Connection) -> None:
-    cache = new_cache(tmp_path, AwayLeases(redis, LEASE_S))
+    cache = new_cache(tmp_path, AwayLeases(redis, BUILD_LEASE_S))
     assert cache.obtain(recipe(), Compiler().build, plan_and_names)[0] == b"plan"
 
 
@@ -296,7 +301,9 @@ def test_the_turn_is_kept_while_compiling(
             return renewed[-1]
 
     monkeypatch.setattr(trt_cache, "RENEW_EVERY_S", -1.0)
-    new_cache(tmp_path, Watched(redis, LEASE_S)).obtain(recipe(), Compiler().build, plan_and_names)
+    new_cache(tmp_path, Watched(redis, BUILD_LEASE_S)).obtain(
+        recipe(), Compiler().build, plan_and_names
+    )
     assert renewed == [True]
 
 

@@ -72,7 +72,7 @@ def test_a_release_wakes_the_first_waiter(leases: Leases, redis_url: str) -> Non
     assert held is not None
 
     def wait(name: str) -> int | None:
-        lease = Leases(connect(redis_url), 30).acquire("gpu", name, wait_s=20)
+        lease = Leases(connect(redis_url), 30).acquire("gpu", name, wait_s=90)
         return None if lease is None else lease.unit
 
     with ThreadPoolExecutor() as pool:
@@ -81,10 +81,10 @@ def test_a_release_wakes_the_first_waiter(leases: Leases, redis_url: str) -> Non
         second = pool.submit(wait, "d")
         wait_until(lambda: leases.look("gpu").waiting == 2, "d waits")
         leases.release(held)
-        assert first.result(timeout=10) == held.unit
+        assert first.result(timeout=60) == held.unit
         assert not second.done()
         leases.resize("gpu", 3)
-        assert second.result(timeout=10) == 2
+        assert second.result(timeout=60) == 2
 
 
 def test_higher_priority_goes_first_and_order_holds_within_one(leases: Leases) -> None:

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.metrics import Meter
-from shared.metrics.book import FileBook, fold, render
+from shared.metrics.book import FOLDED, FileBook, _alone, fold, render
 from shared.metrics.catalogue import (
     FRAMES,
     JOBS,
@@ -157,7 +157,9 @@ def test_a_worker_that_dies_again_and_again_does_not_fill_the_folder(tmp_path: P
     for _ in range(12):
         ended(count_and_die, tmp_path, 1)
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        sizes.append((len(files), sum(path.stat().st_size for path in files)))
+        # Names of processes have as many digits as the kernel has come to.
+        names = sum(len(path.read_text()) for path in files if path.name == FOLDED)
+        sizes.append((len(files), sum(path.stat().st_size for path in files) - names))
     assert sizes[-1] == sizes[2]
     assert frames(tmp_path) == 12
 
@@ -218,16 +220,40 @@ def fold_and_die_at(folder: Path, step: int) -> None:
 
 
 def test_whoever_folds_may_die_at_any_step(tmp_path: Path) -> None:
+    """And another process before anybody folds again."""
     for step in itertools.count():
         folder = tmp_path / str(step)
-        for _ in range(2):
-            ended(count_and_die, folder, 2)  # the second one takes in the first
-        code = ended(fold_and_die_at, folder, step)
-        assert frames(folder) == 4
-        assert frames(folder) == 4
+        other = start(count_and_stay, folder, 10)
+        try:
+            wait_until(lambda folder=folder: frames(folder) == 10, "it counts")  # type: ignore[misc]
+            for _ in range(2):
+                ended(count_and_die, folder, 2)  # the second one takes in the first
+            code = ended(fold_and_die_at, folder, step)
+        finally:
+            other.kill()
+            other.join()
+        assert frames(folder) == 14
+        assert frames(folder) == 14
         if code == 0:
             break
     assert step > 8
+
+
+def fork_while_it_folds(folder: Path) -> None:
+    with _alone(folder) as first:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    with _alone(folder) as second:
+        pass
+    os.kill(child, signal.SIGKILL)
+    os._exit(0 if first and second else 1)
+
+
+def test_a_child_that_was_forked_while_its_parent_folded_keeps_nobody_from_it(
+    tmp_path: Path,
+) -> None:
+    assert ended(fork_while_it_folds, tmp_path) == 0
 
 
 def count_without_space(folder: Path) -> None:

@@ -111,7 +111,8 @@ def test_an_upload_shows_how_far_it_is_and_becomes_a_job(visitor: Visitor, tmp_p
     page = visitor.page()
     session = visitor.context.new_cdp_session(page)
     session.send("Network.enable")
-    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
+    # Fifteen seconds, as long as nobody has seen how far it is.
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
     session.send("Network.emulateNetworkConditions", slow)
     path = tmp_path / "talk.mp4"
     path.write_bytes(bytes(1_500_000))
@@ -264,8 +265,8 @@ def test_an_event_stream_that_breaks_goes_on_after_the_last_event(visitor: Visit
             route.continue_()
 
     page.route("**/events", broken)
-    page.goto(f"{visitor.api.url}/#/jobs/a")
-    page.wait_for_event("request", lambda request: "last-event-id" in request.headers)
+    with page.expect_event("request", lambda request: "last-event-id" in request.headers):
+        page.goto(f"{visitor.api.url}/#/jobs/a")
     driver.split(frames=100)
     expect(page.locator(".pill")).to_have_text("Working")
     assert asked[:2] == [None, "7-0"]

@@ -20,7 +20,7 @@ TASK = "probe.do"
 TRACE = "test:trace"
 
 
-FREEZES_S = (2.2, 0.9, 0.25)
+FREEZES_S = (6.0, 0.9, 0.25)
 """Of Redis, around one piece of work: longer than a call and the giving back after it are patient;
 than a call is; than a try of a call is."""
 

@@ -57,7 +57,15 @@ def test_a_message_that_waits_for_redis_says_so_at_every_try(tmp_path: Path) -> 
         app.conf.broker_transport_options |= {"socket_timeout": 0.4}  # instead of 10 s
         app.conf.task_publish_retry_policy |= {"interval_max": 0}
         outbox = CeleryOutbox(app, on_wait=lambda: said.append("waits"))
-        outbox.send_body("probe", {"job": "j"}, "probe")  # a connection that stands
+
+        def taken() -> bool:
+            try:
+                outbox.send_body("probe", {"job": "j"}, "probe")
+            except RedisAwayError:  # so little time may be too little on a busy machine
+                return False
+            return True
+
+        wait_until(taken, "a connection stands")
         said.clear()
         os.kill(server, signal.SIGSTOP)
         try:

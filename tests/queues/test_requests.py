@@ -63,7 +63,7 @@ def consuming(
         yield
     finally:
         ended.set()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 
@@ -94,7 +94,7 @@ def test_any_celery_client_submits_a_job_and_follows_it_to_its_result(
     assert result.info["state"] == "queued"
     runtime.ledger.finish("job-1", JobResult(key="k", frames=3))
     closing.step()
-    assert result.get(timeout=10)["frames"] == 3
+    assert result.get(timeout=60)["frames"] == 3
 
 
 @taken
@@ -106,7 +106,7 @@ def test_a_failed_job_raises_its_code_and_sentence_at_the_client(
     runtime.ledger.fail("job-1", ErrorCode.TOO_DAMAGED, "Broken beyond use.")
     Closing(runtime, Telling(runtime.ledger, make_app(runtime.settings.redis_url))).step()
     with pytest.raises(Exception, match="Broken beyond use"):
-        AsyncResult("job-1", app=clients).get(timeout=10)
+        AsyncResult("job-1", app=clients).get(timeout=60)
 
 
 @taken
@@ -127,7 +127,7 @@ def test_what_can_not_be_made_is_told_to_who_asked(
 ) -> None:
     sent = clients.send_task("dualface.submit", kwargs=kwargs)
     with pytest.raises(Exception, match=says):
-        sent.get(timeout=20)
+        sent.get(timeout=60)
     assert runtime.ledger.state(sent.id) is None
 
 
@@ -164,7 +164,7 @@ def test_who_sent_what_is_no_request_is_told_so(
     clients: Celery, task: str, args: list[str], says: str
 ) -> None:
     with pytest.raises(PermanentError, match=says) as told:
-        clients.send_task(task, args=args).get(timeout=20)
+        clients.send_task(task, args=args).get(timeout=60)
     assert told.value.code is ErrorCode.BAD_OPTION
 
 

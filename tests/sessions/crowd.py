@@ -97,7 +97,7 @@ def main(url: str, folder: Path, capacity: int) -> None:
 
 def hold(url: str, folder: Path, capacity: int) -> None:
     """Hold one until killed."""
-    client = Client(url, folder, capacity, "holder", 2)
+    client = Client(url, folder, capacity, "holder", 30)
     with client.sessions.hold(client.need, "j"):
         client.use()
         print("holds", flush=True)

@@ -173,14 +173,14 @@ def test_a_worker_waits_for_a_busy_driver_without_failing(
             worker = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=PROJECT)
         try:
             CeleryOutbox(make_app(redis_url)).send("encode.batch", message, QUEUE)
-            wait_until(lambda: frames_done(made) == 4, "it is encoded", 40)
+            wait_until(lambda: frames_done(made) == 4, "it is encoded")
         finally:
             worker.terminate()
-            worker.wait(30)
+            worker.wait(60)
         assert int(str(redis.get(ASKED))) == REFUSALS + 1
         assert engine(made) == "hardware-h264"
         things = made.runtime.leases.look
-        wait_until(lambda: things(thing(redis)).used == 0, "it gave its session back", 10)
+        wait_until(lambda: things(thing(redis)).used == 0, "it gave its session back")
 
 
 def thing(redis: Connection) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from shared import sessions
 from shared.errors import (
     DeferredError,
     EngineBusyError,
@@ -29,6 +30,7 @@ from shared.redisdb import Connection, connect
 from shared.sessions import SessionKind, SessionNeed, Sessions, thing_of
 from shared.settings import Settings
 from tests.conftest import PROJECT
+from tests.leases.clock import pass_time
 from tests.sessions.driver import GPU, Driver
 from tests.waiting import wait_until
 
@@ -87,6 +89,35 @@ def make(redis: Connection, redis_url: str) -> Iterator[Make]:  # noqa: ARG001 -
         worker.sessions.close()
 
 
+class Clock:
+    """Instead of `time` in this process: it goes on when a test says so."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(sessions, "time", made)
+    return made
+
+
+def renewals(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Lease], list[bool]]:
+    """What the worker asks to be renewed from now on, and the answers."""
+    renew, asked, answers = worker.leases.renew, list[Lease](), list[bool]()
+
+    def renewed(lease: Lease) -> bool:
+        asked.append(lease)
+        answers.append(renew(lease))
+        return answers[-1]
+
+    monkeypatch.setattr(worker.leases, "renew", renewed)
+    return asked, answers
+
+
 @contextmanager
 def waiting(worker: Worker, number: int = 1) -> Iterator[Future[None]]:
     """`worker` waits, as the `number`-th, for a session that another has."""
@@ -105,7 +136,7 @@ def test_never_are_more_sessions_open_than_allowed(redis_url: str, tmp_path: Pat
 
 
 def test_a_killed_holders_session_is_free_within_its_lease(
-    make: Make, redis_url: str, tmp_path: Path
+    make: Make, redis: Connection, redis_url: str, tmp_path: Path
 ) -> None:
     program = ["-m", "tests.sessions.crowd", redis_url, str(tmp_path), "1", "hold"]
     command = [sys.executable, *program]
@@ -114,14 +145,16 @@ def test_a_killed_holders_session_is_free_within_its_lease(
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"holds\n"
-        heir = make(host="", lease_s=2)
+        heir = make(host="", lease_s=30)
         driver = Driver(tmp_path / "driver", 1)
         assert driver.free() == 0
         with ThreadPoolExecutor() as pool:
             served = pool.submit(heir.hold, lambda: driver.close(driver.open()))
             wait_until(lambda: heir.leases.look(thing(heir)).waiting == 1, "the heir waits")
             holder.kill()
-            served.result(timeout=20)
+            holder.wait()
+            pass_time(redis, heir.leases, thing(heir), 30)
+            served.result(timeout=60)
 
 
 def thing(worker: Worker) -> str:
@@ -177,23 +210,23 @@ def test_who_works_without_a_break_lets_others_in(make: Make) -> None:
 
     def work() -> None:
         inside.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
 
     with ThreadPoolExecutor() as pool:
         held = pool.submit(busy.hold, work)
-        assert inside.wait(20)
+        assert inside.wait(60)
         with waiting(other) as served:
             go_on.set()
-            held.result(timeout=20)
+            held.result(timeout=60)
             assert busy.engine.closed == 1
-            served.result(timeout=20)
+            served.result(timeout=60)
 
 
 def test_more_sessions_at_run_time_wake_who_waits_and_outlast_restarts(make: Make) -> None:
     holder, other = make(), make()
     with holder.sessions.hold(holder.engine.need, "j"), waiting(other) as served:
         holder.leases.resize(THING, 2)
-        served.result(timeout=20)
+        served.result(timeout=60)
     make().hold()  # a process that starts later, with the old setting
     assert holder.look().capacity == 2
 
@@ -207,9 +240,9 @@ def test_waiting_ends_with_the_job_and_when_the_worker_drains(make: Make) -> Non
     ):
         other.live, third.draining = False, True
         with pytest.raises(WorkOverError):
-            cancelled.result(timeout=20)
+            cancelled.result(timeout=60)
         with pytest.raises(DeferredError):
-            drained.result(timeout=20)
+            drained.result(timeout=60)
         assert holder.look().waiting == 0
 
 
@@ -251,22 +284,31 @@ def test_a_session_that_can_not_be_closed_is_given_back_all_the_same(make: Make)
     assert worker.look().used == 0
 
 
-def test_a_lease_outlasts_work_that_passes_no_checkpoint(make: Make) -> None:
-    holder, other = make(lease_s=4), make(lease_s=4, slot_wait_s=5)
+def test_a_lease_outlasts_work_that_passes_no_checkpoint(
+    make: Make, redis: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder, other = make(), make(slot_wait_s=0.1)
+    _, answers = renewals(holder, monkeypatch)
 
     def a_native_call() -> None:
+        for count in range(1, 5):
+            clock.now += 10
+            wait_until(lambda count=count: len(answers) == count, "the lease is renewed")
+            pass_time(redis, other.leases, THING, 10)
         with pytest.raises(DeferredError):
-            other.hold()  # waits longer than that
+            other.hold()
 
     holder.hold(a_native_call)
+    assert all(answers)
 
 
-def test_a_lost_lease_is_noticed_and_the_session_closed(make: Make) -> None:
-    worker = make(lease_s=1)
+def test_a_lost_lease_is_noticed_and_the_session_closed(make: Make, clock: Clock) -> None:
+    worker = make(lease_s=30)
 
     def lose_it() -> None:
         with worker.sessions.hold(worker.engine.need, "j") as check:
             worker.leases.close(THING)
+            clock.now += 10  # the next renewal is due
 
             def lost() -> bool:
                 check()
@@ -281,27 +323,26 @@ def test_a_lost_lease_is_noticed_and_the_session_closed(make: Make) -> None:
 
 
 def test_a_lease_that_redis_could_not_renew_is_no_failure_of_the_work(
-    make: Make, redis: Connection
+    make: Make, redis: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker, server = make(lease_s=1), redis.info("server")["process_id"]
+    worker, server = make(lease_s=30), redis.info("server")["process_id"]
+    asked, _ = renewals(worker, monkeypatch)
     with worker.sessions.hold(worker.engine.need, "j") as check:
-
-        def lost() -> bool:
-            check()
-            return False
-
         os.kill(server, signal.SIGSTOP)
         try:
+            clock.now += 10
+            wait_until(lambda: asked, "it is asked for")
+            clock.now += 15  # more than SAFE_SHARE of its time is over
             with pytest.raises(RedisAwayError):
-                wait_until(lost, "it is noticed")
+                check()
         finally:
             os.kill(server, signal.SIGCONT)
 
 
 def test_a_lease_that_went_to_another_during_an_outage_is_no_failure_of_the_work_either(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker, other = make(lease_s=4), make()
+    worker, other = make(lease_s=30), make()
     renew, away, asked = worker.leases.renew, threading.Event(), threading.Event()
     answers: list[bool] = []
 
@@ -315,7 +356,8 @@ def test_a_lease_that_went_to_another_during_an_outage_is_no_failure_of_the_work
     monkeypatch.setattr(worker.leases, "renew", renewed)
     away.set()
     with worker.sessions.hold(worker.engine.need, "j") as check:
-        assert asked.wait(20)
+        clock.now += 10
+        assert asked.wait(60)
         # For everybody else Redis is there: at the end of its time the unit is another's.
         assert all(other.leases.release(lease) for lease in other.look().leases)
         other.hold()

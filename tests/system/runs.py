@@ -168,7 +168,7 @@ class Home:
             found[:] = self._mains(name)
             return len(found) == 1
 
-        wait_until(alone, f"there is one {name}", 10.0)
+        wait_until(alone, f"there is one {name}", 30.0)
         return found[0]
 
     def _mains(self, name: str) -> list[psutil.Process]:
@@ -211,7 +211,7 @@ class Home:
 
     def wait_until_all_gone(self) -> None:
         """No process lives, so no socket is open either."""
-        wait_until(lambda: not self.processes(), "every process of the run is gone", 15.0)
+        wait_until(lambda: not self.processes(), "every process of the run is gone", 30.0)
 
     def stalled(self) -> list[str]:
         """Logs of processes that ended themselves because they hung; they say where."""

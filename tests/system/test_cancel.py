@@ -77,7 +77,7 @@ def test_a_cancelled_job_is_put_down_and_holds_nothing(cluster: Cluster, state: 
     finally:
         coordinator.resume()
     assert cluster.ledger.state(job) is JobState.CANCELLED
-    wait_until(lambda: not hands(cluster, job), "nobody has it in hands", 10)
+    wait_until(lambda: not hands(cluster, job), "nobody has it in hands", 30)
     assert problems_while_up(cluster, {}) == []
     assert cluster.ledger.state(job) is JobState.CANCELLED, "it stays so"
     # A sign of life may be late on a busy machine.

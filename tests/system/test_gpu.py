@@ -237,8 +237,12 @@ def test_frames_that_no_encoder_survives_are_drawn_on_the_gpu_from_those_around_
 def test_an_arena_owner_that_dies_takes_its_frames_along_and_they_are_made_again(
     home: Home, video: Path, calm: Calm
 ) -> None:
+    # So that it is still in the middle of it when the owner is killed.
+    slow = {"DUALFACE_DRILLS": '[{"stage": "encode", "kind": "slow", "pause_s": 0.1}]'}
     there = on(home, "rtx4090")
-    running = there.start("run", video, "--output", "out.mp4")
+    running = replace(there, settings={**there.settings, **slow}).start(
+        "run", video, "--output", "out.mp4"
+    )
     wait_until(lambda: there.chunks(), "it is in the middle of it", 60)
     there.worker("arena").kill()
     ended = running.wait()

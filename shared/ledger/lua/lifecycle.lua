@@ -104,7 +104,7 @@ operation.finish = function(id, state, code, message, result, ttl, now)
   return {'1'}
 end
 
--- hooks claim_ms count most look [owner calls ...] -> {job, try, owner...}: at most `count` ended
+-- hooks claim_ms count most look [owner calls ...] -> {job, try, owner, end...}: at most `count` ended
 -- jobs whose webhook is to be called now, the longest waiting first, less those by which an owner,
 -- with the calls under way, would have more than `most`. Each comes again after `claim_ms`, unless
 -- `hook_later` or `unhook` comes before. Where `look` or more wait, those looked at in vain go
@@ -119,7 +119,7 @@ operation.hooks = function(claim, count, most, look, ...)
   local due = redis.call('ZRANGEBYSCORE', hooks, '-inf', now, 'LIMIT', 0, look)
   local answer, passed = {}, {}
   for _, each in ipairs(due) do
-    if #answer == 3 * count then
+    if #answer == 4 * count then
       return answer
     end
     local owner = redis.call('HGET', base .. each, 'owner') or ''
@@ -129,6 +129,7 @@ operation.hooks = function(claim, count, most, look, ...)
       answer[#answer + 1] = each
       answer[#answer + 1] = tostring(redis.call('HINCRBY', across .. 'hook_tries', each, 1))
       answer[#answer + 1] = owner
+      answer[#answer + 1] = redis.call('HGET', base .. each, 'ended_ms') or ''
     else
       passed[#passed + 1] = each
     end
@@ -141,15 +142,25 @@ operation.hooks = function(claim, count, most, look, ...)
   return answer
 end
 
--- hook_later delay_ms -> {'1'}: the job's webhook is called again then.
-operation.hook_later = function(delay)
-  redis.call('ZADD', across .. 'hooks', 'XX', now_ms() + delay, me)
+-- A job that was made again meanwhile may have ended once more, and that is to be told, too.
+local function ended_at(moment)
+  return (get('ended_ms') or '') == moment
+end
+
+-- hook_later end delay_ms -> {'1'}: the webhook of that end of the job (see `hooks`) is called again
+-- then.
+operation.hook_later = function(moment, delay)
+  if ended_at(moment) then
+    redis.call('ZADD', across .. 'hooks', 'XX', now_ms() + delay, me)
+  end
   return {'1'}
 end
 
--- unhook -> {'1'}: the job's webhook was called, or is given up.
-operation.unhook = function()
-  unhook()
+-- unhook end -> {'1'}: the webhook of that end of the job was called, or is given up.
+operation.unhook = function(moment)
+  if ended_at(moment) then
+    unhook()
+  end
   return {'1'}
 end
 
