@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pydantic import Field, ValidationError
 
@@ -35,14 +35,22 @@ class Heartbeat:
     """A thread that keeps `df:worker:ID` alive while its process lives."""
 
     def __init__(
-        self, connection: Connection, stage: str, arena: str, every_s: float, dead_after_s: float
+        self,
+        connection: Connection,
+        stage: str,
+        arena: str,
+        every_s: float,
+        dead_after_s: float,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_beat` is called in its thread each time, also while Redis is away; raises nothing."""
         name = f"{stage}-{arena}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.record = WorkerRecord(
             id=name, stage=stage, arena=arena, pid=os.getpid(), started=started_ticks(os.getpid())
         )
         self._redis = connection
         self._every_s = every_s
+        self._on_beat = on_beat
         self._ttl_ms = int(dead_after_s * 1000)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -67,6 +75,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
+            self._on_beat()
             try:
                 self._beat()
             except RedisError:

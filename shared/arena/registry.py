@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from shared.arena.base import Arena, ArenaDescriptor
 from shared.arena.files import lost_owner
@@ -59,6 +62,28 @@ class MappedArenas:
         self._registry = registry
         self._device = device
         self._mapped: dict[str, Arena] = {}
+        self._working = threading.Lock()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While a piece of work goes on: `let_go` takes nothing away that it may look at."""
+        with self._working:
+            yield
+
+    def let_go(self) -> None:
+        """Unmap host memory whose owner has removed it, so that the next owner finds room: who has
+        no work would keep it until the next message. From any thread, now and then; does nothing
+        while a piece of work goes on. (Who holds memory of a GPU is ended: `end_holders`.)"""
+        if not self._working.acquire(blocking=False):
+            return
+        try:
+            for name, arena in list(self._mapped.items()):
+                descriptor = arena.descriptor
+                if descriptor.kind == "posix" and not os.path.exists(descriptor.path):
+                    del self._mapped[name]
+                    _close(arena)
+        finally:
+            self._working.release()
 
     def current(self, name: str) -> Arena:
         """The arena `name`. Raises ArenaAwayError while there is none, DeferredError while one is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -91,6 +92,8 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """A client that went away is none; anything else is one line of the log."""
+        if isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            return
         log = Log()
         log.exception("a request for health or metrics failed")
 

@@ -130,7 +130,7 @@ class StageWorker:
             except PermanentError as error:
                 self._bury(name, queue, json.dumps(body), error.message)
                 return
-            with working_on(**self._facts(name, message)):
+            with working_on(**self._facts(name, message)), runtime.arenas.working():
                 self._settle(runtime, name, queue, message, lambda: work(runtime, message))
 
         self.app.task(run, name=name)
@@ -220,6 +220,11 @@ class StageWorker:
             self._heartbeat.stop()
         self._traces.close()
 
+    def _let_go(self) -> None:
+        """In the thread of the heartbeat."""
+        if self._runtime is not None:
+            self._runtime.arenas.let_go()
+
     def _child(self) -> Runtime:
         if self._runtime is None:
             settings = self.settings
@@ -227,7 +232,12 @@ class StageWorker:
             # Redis away is no hang: the end of this process would count as a try of its work.
             redis = connect(settings.redis_url, on_wait=self._guard.waits)
             beat = Heartbeat(
-                redis, self.stage, settings.arena, settings.heartbeat_s, settings.dead_after_s
+                redis,
+                self.stage,
+                settings.arena,
+                settings.heartbeat_s,
+                settings.dead_after_s,
+                on_beat=self._let_go,
             )
             store = open_store(settings, on_wait=self._look_around)
             runtime = make_runtime(

@@ -14,7 +14,7 @@ from services.coordinator.dispatch import Dispatcher
 from shared.arena.base import ArenaDescriptor
 from shared.arena.files import LEAST_SLOTS, MIB, counts, is_file_of
 from shared.arena.posix import PosixArenaOwner
-from shared.arena.reaper import end_holders
+from shared.arena.reaper import _has_open, end_holders
 from shared.arena.registry import ArenaRegistry, MappedArenas
 from shared.errors import EngineError, ErrorCode
 from shared.redisdb import Connection
@@ -110,6 +110,24 @@ def test_an_error_while_closing_the_lost_one_does_not_keep_a_worker_from_the_new
     arenas._mapped["gpu0"] = Deaf(before)  # type: ignore[assignment]  # all that is asked of it
     assert arenas.current("gpu0").descriptor == owner.descriptor
     owner.close()
+
+
+def test_who_has_no_work_lets_go_of_memory_that_its_owner_has_removed(
+    redis: Connection, tmp_path: Path
+) -> None:
+    registry = ArenaRegistry(redis)
+    owner = PosixArenaOwner.create("mine", tmp_path, 5 * ALIGN, decoded=3, composed=2)
+    registry.publish(owner.descriptor)
+    arenas = MappedArenas(registry, lambda: pytest.fail("there is no GPU"))
+    mapped = arenas.current("mine")
+    arenas.let_go()
+    assert arenas.current("mine") is mapped
+    owner.close()
+    with arenas.working():
+        arenas.let_go()
+        assert _has_open(os.getpid(), "mine")
+    arenas.let_go()
+    assert not _has_open(os.getpid(), "mine")
 
 
 def arena(name: str, slot_bytes: int) -> ArenaDescriptor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.system.runs import Running, home_in, picture_hash
+from tests.system.runs import Home, Running, home_in, picture_hash
 from tests.videos import CLOSED_GOP_X264, make_video
 from tests.waiting import wait_until
 
@@ -19,6 +21,17 @@ pytestmark = pytest.mark.timeout(300)
 def ended(running: Running) -> bool:
     """The command is over."""
     return running.process.poll() is not None
+
+
+def holding_removed(home: Home) -> list[int]:
+    """Processes that have a file in shared memory open that has no name any more."""
+    held = []
+    for process in home.processes():
+        with suppress(OSError):
+            links = [os.readlink(each) for each in os.scandir(f"/proc/{process.pid}/fd")]
+            if any(link.startswith(str(home.shm)) and "(deleted)" in link for link in links):
+                held.append(process.pid)
+    return held
 
 
 def test_a_submitted_and_a_dropped_video_give_the_pictures_that_run_gives(tmp_path: Path) -> None:
@@ -44,6 +57,11 @@ def test_a_submitted_and_a_dropped_video_give_the_pictures_that_run_gives(tmp_pa
         watcher.interrupt(signal.SIGINT)
         stopped = watcher.wait()
         assert (stopped.code, "Traceback" in stopped.said) == (0, False)
+        # Nobody works now, and yet nobody keeps the memory of an arena that is no more.
+        before = set(home.shm.iterdir())
+        home.worker("arena").terminate()
+        wait_until(lambda: (now := set(home.shm.iterdir())) and not now & before, "another arena")
+        wait_until(lambda: not holding_removed(home), "the memory of the former one is free")
         up.interrupt(signal.SIGINT)
         assert up.wait().code == 0
         hashes = {picture_hash(home.results / name) for name in ("run.mp4", "submit.mp4")}

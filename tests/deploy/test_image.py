@@ -38,6 +38,16 @@ def test_the_dockerfile_passes_its_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_whatever_asks_for_packages_while_images_are_built_asks_where_the_builder_says() -> None:
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
+    steps = [line for line in text.splitlines() if line.startswith("RUN ")]
+    asking = [step for step in steps if re.search(r"pip (install|wheel)|models pull", step)]
+    assert len(asking) >= 6
+    for step in asking:
+        told = "--mount=type=secret,id=pip,target=/etc/pip.conf" in step
+        assert told or "--no-index" in step, step
+
+
 def test_what_the_dockerfile_copies_reaches_the_builder_and_nothing_secret_does() -> None:
     lines = (PROJECT / ".dockerignore").read_text().split("\n")
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
