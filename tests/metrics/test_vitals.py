@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,12 +18,14 @@ from celery.worker import state
 from kombu.transport.redis import Channel
 
 from shared.errors import PermanentError
+from shared.health import server
 from shared.health.port import VARIABLE, http_port
 from shared.health.server import HealthServer
 from shared.health.vitals import RedisSight, Verdict, Vitals
 from shared.queues import consuming
 from shared.queues.consuming import ASKED_AT, Lookout, look
 from shared.settings import Settings
+from tests.logged import ours
 from tests.servers import free_port
 
 FINE = RedisSight(silent_s=0.5, steady_s=1e6)
@@ -264,3 +269,35 @@ def test_a_port_that_is_taken_is_said_to_be() -> None:
             HealthServer(settings, lambda: fine)
     finally:
         first.let_go()
+
+
+def test_who_hangs_up_before_the_answer_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, gone, over = threading.Event(), threading.Event(), threading.Event()
+    handle_error = server._Server.handle_error
+
+    def handled(self: server._Server, request: object, address: object) -> None:
+        handle_error(self, request, address)
+        over.set()
+
+    def judge() -> Verdict:
+        asked.set()
+        assert gone.wait(60)
+        return Verdict(True, True, ())
+
+    monkeypatch.setattr(server._Server, "handle_error", handled)
+    port = free_port()
+    made = HealthServer(Settings(http_port=port), judge)
+    made.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port), 60) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert asked.wait(60)
+            # It goes at once, whatever is still on its way to it.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.set()
+        assert over.wait(60)
+    finally:
+        made.close()
+    assert ours(caplog) == []
