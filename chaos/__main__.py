@@ -96,8 +96,8 @@ class Jobs:
             self.live[job] = video
         if more and self.live and self.chance.random() < 0.004:
             job = self.chance.choice(list(self.live))
-            if self.cluster.ledger.cancel(job):
-                self.cancelled.add(job)
+            self.cancelled.add(job)  # first: the answer may be lost
+            self.cluster.ledger.cancel(job)
         for job, video in list(self.live.items()):
             view = self.cluster.view(job)
             if view is not None and view.state.ended:
@@ -114,7 +114,7 @@ class Jobs:
             with self.cluster.store.local(view.result.key) as path:
                 if picture_hash(path) != self.videos[video]:
                     self.story.problems.append(f"{job} of {video.name}: another picture")
-        elif job not in self.cancelled:
+        elif state is not JobState.CANCELLED or job not in self.cancelled:
             self.story.problems.append(f"{job} {state.value}: {message}")
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from client.stack import free_port
+
 Mode = Literal["pass", "refuse", "hang", "error", "cut", "slow"]
 
 BLOCK_BYTES = 64 << 10
@@ -48,8 +50,9 @@ class Proxy:
         self._fault = Fault()
         self._round = 0
         self._ended = False
-        self._listener: socket.socket | None = self._listen(0)
-        self.port = int(self._listener.getsockname()[1])
+        # None that a client may be given for its own end while nobody listens.
+        self.port = free_port()
+        self._listener: socket.socket | None = self._listen(self.port)
         self.struck = 0
         self._threads = [threading.Thread(target=self._accept, name="proxy", daemon=True)]
         self._threads[0].start()
@@ -81,7 +84,7 @@ class Proxy:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for _ in range(50):
-            # A client that connects again and again may have been given the port for its own end.
+            # Somebody else may be looking just now whether it is free.
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
                 break

@@ -8,7 +8,6 @@ found. Who started it knows then which step a process died of, and goes on behin
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,6 @@ from pydantic import Field, model_validator
 
 from shared.errors import DeviceLostError, DualfaceError, EngineError
 from shared.jobs import Model
-from shared.processes import die_with_parent
 
 Fact: TypeAlias = str | int | float | bool | list[str] | None
 
@@ -95,7 +93,6 @@ def look(steps: Sequence[Step], arguments: Sequence[str]) -> int:
     `arguments`: `--behind STEP` leaves out all up to that one, which ended a process before. What
     libraries print goes to standard error.
     """
-    die_with_parent(signal.SIGKILL)
     told = _own_output()
     behind = arguments[1] if arguments[:1] == ["--behind"] else ""
     names = [step.name for step in steps]

@@ -69,6 +69,15 @@ def no_settings_of_ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_long_wait_for_a_package_index() -> Iterator[None]:
+    """A slow one is a reason to skip what needs its files, before a test's time is over: also when
+    processes ask one after the other, as they do for the same file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shared.assets.DOWNLOAD_TIMEOUT_S", 25.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_other_tests(
     process_as_it_was: None,  # noqa: ARG001 - looks after monkeypatch has undone its changes

@@ -120,6 +120,7 @@ class Website:
     connections: int = 0
     on_connect: Callable[[Wire], None] | None = None
     _open: set[socket.socket] = field(default_factory=set)
+    """Second handles: the first changes hands when TLS begins on it."""
 
     def serve(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         """Until the listener is closed."""
@@ -128,8 +129,9 @@ class Website:
             while True:
                 sock, _ = listener.accept()
                 self.connections += 1
-                self._open.add(sock)
-                thread = threading.Thread(target=self._talk, args=(sock, context))
+                handle = sock.dup()
+                self._open.add(handle)
+                thread = threading.Thread(target=self._talk, args=(sock, handle, context))
                 thread.start()
                 threads.append(thread)
         for sock in set(self._open):
@@ -138,22 +140,23 @@ class Website:
         for thread in threads:
             thread.join()
 
-    def _talk(self, plain: socket.socket, context: ssl.SSLContext | None) -> None:
+    def _talk(
+        self, plain: socket.socket, handle: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
         sock = plain
         try:
             if self.on_connect is not None:
                 self.on_connect(Wire(plain))
             if context is not None:
                 sock = context.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False)
-                self._open.add(sock)
             asked = _read_head(sock)
             self.asked.append(asked)
             self.scripts.get(asked.path, _not_found)(asked, Wire(sock))
         except OSError:
             pass  # the client has gone
         finally:
-            for each in (plain, sock):
-                self._open.discard(each)
+            self._open.discard(handle)
+            for each in (handle, plain, sock):
                 each.close()
 
 

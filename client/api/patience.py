@@ -13,8 +13,8 @@ class Patience:
     """Waits grow from `base_s` by twice up to `cap_s`, each shortened by up to a half at random, so
     that many clients of one service that was away don't come back as one.
 
-    `tries` in all, which take most of a minute: as long as a container of the service may take to be
-    replaced by another. `first` as long as the service has never answered: a wrong address shows soon.
+    `tries` in all, which take most of a minute: so long may a container of the service take to be
+    replaced. `first` as long as the service has never answered: a wrong address shows soon.
     A wait that the service asks for (Retry-After) is kept as asked, up to `asked_cap_s`; for longer
     ones the error is raised instead.
     """

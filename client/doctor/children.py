@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import ValidationError
 
 from shared.findings import Finding, Line, problem
+from shared.processes import die_with_parent
 
 STEP_LIMIT_S = 30.0
 """Longest silence. Loading a driver that nobody keeps loaded takes seconds, as does compiling."""
@@ -73,6 +75,8 @@ class _Run:
             errors="replace",
             # Ctrl-C at the terminal reaches us alone; and what it starts is ended with it.
             start_new_session=True,
+            # Before its first line: importing a driver's libraries takes seconds, or hangs.
+            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._words = ""

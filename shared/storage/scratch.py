@@ -14,6 +14,10 @@ from shared.errors import ErrorCode, PermanentError
 from shared.processes import started_ticks
 from shared.storage.directory import writing
 
+LATECOMERS = 16
+"""More than the downloads that one folder is filled by at a time; each makes at most one file after
+nobody wants it any more."""
+
 
 class Scratch:
     """Folders below `root`, each named after the process that made it: what one that was killed
@@ -34,7 +38,7 @@ class Scratch:
         try:
             yield Path(made)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            _remove(made)
 
     def clear(self) -> int:
         """Remove the folders of this host's processes that are gone; returns how many."""
@@ -59,6 +63,14 @@ class Scratch:
         host, _, rest = process.partition("!")
         pid, _, _ = rest.partition(".")
         return host == _host() and pid.isdecimal() and process != _process(int(pid))
+
+
+def _remove(folder: str) -> None:
+    """With all that is in it, and what a download that was dropped puts there meanwhile."""
+    for _ in range(1 + LATECOMERS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
 
 
 def _host() -> str:

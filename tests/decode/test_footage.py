@@ -8,6 +8,8 @@ from shared.errors import PermanentError
 from shared.media.probe import probe
 from tests.decode.conftest import as_a_whole, in_pieces
 
+pytestmark = pytest.mark.timeout(300)
+
 FOLDERS = ("faces", "people", "odd")
 # 1080p of minutes: their kind is among the shorter ones.
 LONG = {"vali-output.mp4", "vali-pts_test_video.mkv"}

@@ -16,7 +16,7 @@ from tests.servers import s3_server
 from tests.system.runs import SHM, have_model
 from tests.videos import VideoSpec, make_video
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ELSEWHERE = ("objects", "prepare", "host", "prometheus", "grafana")
 """Images of others, and what only a container needs."""

@@ -89,13 +89,24 @@ def test_a_program_that_does_not_start_is_a_finding() -> None:
     assert "No module named" in finding.text
 
 
-def test_no_look_outlives_a_doctor_that_is_killed(tmp_path: Path) -> None:
+IMPORTING = """
+import os, sys, time
+from pathlib import Path
+Path(sys.argv[2]).write_text(str(os.getpid()))
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("module", [LOOKING, "importing"])
+def test_no_look_outlives_a_doctor_that_is_killed(tmp_path: Path, module: str) -> None:
+    """Neither one that hangs in the middle of a step, nor in its imports."""
+    (tmp_path / "importing.py").write_text(IMPORTING)
     note = tmp_path / "pid"
-    call = f"found_by(Look('gpu', {LOOKING!r}, {{}}, ('--pid', {str(note)!r}, 'hangs')))"
+    call = f"found_by(Look('gpu', {module!r}, {{}}, ('--pid', {str(note)!r}, 'hangs')))"
     doctor = subprocess.Popen(
         [sys.executable, "-c", f"from client.doctor.children import *\n{call}"],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": path_with()},
+        env={**os.environ, "PYTHONPATH": path_with(tmp_path)},
     )
     try:
         wait_until(lambda: note.is_file() and note.read_text(), "it looks", 60.0)

@@ -31,7 +31,7 @@ PLAY = """async () => {
   const next = name => new Promise((good, bad) => {
     video['on' + name] = good;
     video.onerror = () => bad(new Error(video.error.message));
-    setTimeout(() => bad(new Error('no ' + name)), 20000);
+    setTimeout(() => bad(new Error('no ' + name)), 60000);
   });
   await next('loadeddata');
   for (const part of [0.9, 0.4, 0.7, 0.1]) {

@@ -206,6 +206,7 @@ FLOORS = [
 ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.footage
 @pytest.mark.parametrize(("model", "clip", "floor"), FLOORS)
 def test_faces_of_the_reference_tracks_are_found(

@@ -28,7 +28,6 @@ STAGE = "tests.metrics.stage"
 def worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answering]:
     """A worker that is ready; each test leaves it so."""
     folder = tmp_path_factory.mktemp("worker")
-    # As long again passes until it would end itself.
     with answering(STAGE, server.url, folder, HEALTH_PATIENCE_S="5") as running:
         wait_until(running.ready, "the worker is ready", PATIENCE_S)
         yield running
@@ -56,7 +55,7 @@ def test_a_worker_is_not_ready_while_redis_is_frozen_and_then_consumes_again(
         server.process.resume()
     wait_until(worker.ready, "it is ready again", PATIENCE_S)
     assert worker.does("after-the-frost")
-    assert answers(server.url, 5)
+    assert answers(server.url, PATIENCE_S)
 
 
 def test_redis_whose_memory_is_full_is_away_though_it_answers_pings(server: Server) -> None:

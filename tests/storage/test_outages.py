@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,8 +147,17 @@ def test_what_a_job_left_is_deleted_although_it_has_ended(
 
 
 @pytest.mark.parametrize("mode", OUTAGES)
-def test_patience_ends_with_one_sentence(make_s3: MakeS3, proxy: Proxy, mode: Mode) -> None:
+def test_patience_ends_with_one_sentence(
+    make_s3: MakeS3, proxy: Proxy, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on with each look at it, so that a pause of this machine is no outage;
+    where there are answers, only who asks for them looks."""
     proxy.set(Fault(mode))
+    ticks = count(step=0.1)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("shared.storage.errands.time", clock)
+    if mode != "hang":
+        monkeypatch.setattr("shared.storage.errands.LOOK_EVERY_S", 60.0)
     store = through(proxy, make_s3, lambda: None, patience_s=2)
     with pytest.raises(StoreAwayError) as caught:
         store.exists("x")
@@ -232,9 +241,18 @@ def test_an_upload_is_not_done_twice_when_only_the_answer_to_its_end_was_lost(
 
 
 def test_a_slow_store_is_no_dead_one(
-    filled: S3Store, make_s3: MakeS3, proxy: Proxy, tmp_path: Path
+    filled: S3Store,
+    make_s3: MakeS3,
+    proxy: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Longer than patience, and than silence may last, but bytes move."""
+    """Longer than patience, and than silence may last, but bytes move. Patience goes by a clock
+    that a pause of this machine does not move."""
+    ticks = count(step=0.05)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("shared.storage.errands.time", clock)
+    monkeypatch.setattr("shared.storage.errands.LOOK_EVERY_S", 0.25)
     size = 2600 << 10
     filled.put("some", file_of(tmp_path, LARGE[:size]))
     proxy.set(Fault("slow", bytes_per_s=1 << 20))
@@ -243,6 +261,7 @@ def test_a_slow_store_is_no_dead_one(
     began = time.monotonic()
     assert fetch(store, "some") == LARGE[:size]
     assert time.monotonic() - began > SILENCE_S
+    assert next(ticks) > 2 * SILENCE_S
     assert waiter.calls >= 3
 
 

@@ -9,7 +9,9 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -150,7 +152,12 @@ def test_settings_that_cannot_be_right_are_named_before_anything_is_asked(
 def test_a_store_that_is_not_there_is_named_with_its_setting(
     s3: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.storage.START_PATIENCE_S", 0.1)
+    """By a clock that goes on with each look at it: a pause of this machine is no silence."""
+    ticks = count(step=0.1)
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    monkeypatch.setattr("shared.storage.errands.time", clock)
+    monkeypatch.setattr("shared.storage.errands.LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr("shared.storage.START_PATIENCE_S", 1)
     chosen = s3.settings(bucket, port=free_port()) | {"state_dir": tmp_path}
     with pytest.raises(PermanentError, match=r"no connection.*DUALFACE_S3_ENDPOINT"):
         check_store(Settings.model_validate(chosen))
@@ -179,7 +186,8 @@ def test_keys_come_from_files_too(
 
 @pytest.fixture
 def no_role(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As on a machine that AWS's programs were never set up on."""
+    """As on a machine that AWS's programs were never set up on, and that may be busy."""
+    monkeypatch.setattr("shared.storage.s3client.METADATA_S", 60.0)
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -428,7 +436,7 @@ def fetch(
         }
         told: list[int] = []
         into = tmp_path / "into"
-        buckets = open_buckets(Settings.model_validate(chosen), patience_s=5)
+        buckets = open_buckets(Settings.model_validate(chosen), patience_s=60)
         size = buckets.fetch(place, key, into, limit, told.append)
         return size, into.read_bytes(), told
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from shared.storage.scratch import Scratch
 
@@ -48,6 +51,23 @@ def test_what_a_killed_process_left_goes_and_what_others_use_stays(tmp_path: Pat
             holder.wait()
             if holder.stdout is not None:
                 holder.stdout.close()
+
+
+def test_what_is_put_into_a_folder_while_it_is_removed_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a download that nobody waits for any more: it looks only at its next bytes."""
+    rmdir, left = os.rmdir, list(range(3))
+
+    def removed(path: str, *, dir_fd: int | None = None) -> None:
+        if left:
+            (folder / str(left.pop())).write_bytes(b"late")
+        rmdir(path, dir_fd=dir_fd)
+
+    with Scratch(tmp_path).folder() as folder:
+        monkeypatch.setattr(os, "rmdir", removed)
+    assert left == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_clear_is_no_error(tmp_path: Path) -> None:

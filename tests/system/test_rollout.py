@@ -31,7 +31,7 @@ from tests.system.runs import FAST, have_model, home_in, picture_hash
 from tests.videos import VideoSpec, make_video
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 PROJECT = Path(__file__).parents[2]
 STAGES = ("decode", "infer", "compose", "encode")
