@@ -89,7 +89,7 @@ tools:  ## What some tests drive beside Python packages, installed where that ca
 
 # Hundreds of processes begin in there: none compiles what another has.
 test: setup tools  ## The whole test suite
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup  ## Speed against one ffmpeg process, in the same run
 	$(BIN)/python -m benchmarks.two_cores $(if $(INPUT),--input "$(INPUT)") $(ARGS)
