@@ -16,8 +16,9 @@ from shared.arena.files import remove_leftovers
 from shared.arena.posix import PosixArena, PosixArenaOwner
 from shared.arena.reaper import Reaper
 from shared.errors import ErrorCode, RedisAwayError, TemporaryError
+from shared.messages import SlotRef
 from shared.redisdb import Connection
-from shared.runtime import slot_ref
+from shared.runtime import Runtime, slot_ref
 from shared.workers import Heartbeat, Watch, WorkerRecord, is_alive
 from tests.runtimes import runtime
 from tests.waiting import wait_until
@@ -99,23 +100,28 @@ def test_claims_and_the_owners_lock_do_not_touch_each_other(
     assert Path(owner.descriptor.path).exists()
 
 
-def test_who_has_lost_the_lease_while_waiting_for_the_claim_writes_nothing(
-    redis: Connection, owner: PosixArenaOwner, tmp_path: Path
-) -> None:
-    made, _ = runtime(redis, tmp_path)
+def leased(made: Runtime, owner: PosixArenaOwner) -> SlotRef:
+    """The arena's first slot, in a batch's hands."""
     descriptor = owner.descriptor
     made.arenas._registry.publish(descriptor)
     made.leases.resize(descriptor.thing("decoded"), 1)
     lease = made.leases.acquire(descriptor.thing("decoded"), "batch")
     assert lease is not None
-    ref = slot_ref("t", descriptor.generation, "decoded", lease)
-    other = PosixArena(descriptor)
+    return slot_ref("t", descriptor.generation, "decoded", lease)
+
+
+def test_who_has_lost_the_lease_while_waiting_for_the_claim_writes_nothing(
+    redis: Connection, owner: PosixArenaOwner, tmp_path: Path
+) -> None:
+    made, _ = runtime(redis, tmp_path)
+    ref = leased(made, owner)
+    other = PosixArena(owner.descriptor)
     with other.claim("decoded", 0) or pytest.fail("nobody writes"), pytest.raises(TemporaryError):
         made.claim(ref, give_up=lambda: True)
     claimed = made.claim(ref)
     assert claimed is not None
     claimed[1].release()
-    made.leases.release(lease)
+    made.leases.release(ref.lease())
     assert made.claim(ref) is None
     assert other.claim("decoded", 0), "a claim of no use is given back"
     other.close()
@@ -125,19 +131,15 @@ def test_a_redis_that_is_away_when_the_lease_is_looked_at_leaves_the_slot_to_oth
     redis: Connection, owner: PosixArenaOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _ = runtime(redis, tmp_path)
-    descriptor = owner.descriptor
-    made.arenas._registry.publish(descriptor)
-    made.leases.resize(descriptor.thing("decoded"), 1)
-    lease = made.leases.acquire(descriptor.thing("decoded"), "batch")
-    assert lease is not None
+    ref = leased(made, owner)
 
     def away(_: object) -> bool:
         raise RedisAwayError(ErrorCode.BUSY, "away")
 
     monkeypatch.setattr(made.leases, "renew", away)
     with pytest.raises(RedisAwayError):
-        made.claim(slot_ref("t", descriptor.generation, "decoded", lease))
-    other = PosixArena(descriptor)
+        made.claim(ref)
+    other = PosixArena(owner.descriptor)
     assert other.claim("decoded", 0)
     other.close()
 

@@ -112,18 +112,23 @@ def test_a_dead_owners_arena_is_taken_over_with_its_bytes_or_removed(tmp_path: P
     assert take_over(descriptor) is None
 
 
-def test_an_arena_is_made_though_another_process_just_took_it_for_a_leftover(
-    tmp_path: Path,
-) -> None:
-    """Its file is there a moment before its owner has locked it."""
+def swept_before_the_next_lock(folder: Path) -> None:
+    """Another stack that starts takes what nobody has locked for a leftover, just then."""
     lock, patch = fcntl.flock, pytest.MonkeyPatch()
 
     def locked(fd: int, how: int) -> None:
         patch.undo()
-        assert len(remove_leftovers(tmp_path)) == 1
+        assert len(remove_leftovers(folder)) == 1
         lock(fd, how)
 
     patch.setattr(fcntl, "flock", locked)
+
+
+def test_an_arena_is_made_though_another_process_just_took_it_for_a_leftover(
+    tmp_path: Path,
+) -> None:
+    """Its file is there a moment before its owner has locked it."""
+    swept_before_the_next_lock(tmp_path)
     owner = make(tmp_path)
     assert remove_leftovers(tmp_path) == []
     PosixArena(owner.descriptor).close()
@@ -136,14 +141,7 @@ def test_an_arena_that_another_process_just_removed_is_not_taken_over(
 ) -> None:
     dead = make(tmp_path)
     os.close(dead._fd)
-    lock, patch = fcntl.flock, pytest.MonkeyPatch()
-
-    def locked(fd: int, how: int) -> None:
-        patch.undo()
-        assert len(remove_leftovers(tmp_path)) == 1
-        lock(fd, how)
-
-    patch.setattr(fcntl, "flock", locked)
+    swept_before_the_next_lock(tmp_path)
     assert take_over(dead.descriptor) is None
 
 
