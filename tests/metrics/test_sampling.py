@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from client.stack import STAGES
 from services.coordinator.closing import Closing
@@ -34,11 +37,12 @@ from shared.metrics.catalogue import (
     WORKERS,
 )
 from shared.queues import DeadLetters, make_app
-from shared.redisdb import Connection
+from shared.redisdb import Connection, connect
 from shared.workers import PREFIX, WorkerRecord
 from tests.builders import job_spec
 from tests.metrics.notes import Notes
 from tests.runtimes import runtime
+from tests.servers import redis_server
 
 
 def arena(name: str) -> ArenaDescriptor:
@@ -168,16 +172,26 @@ def test_recovery_knows_how_many_workers_live(redis: Connection, tmp_path: Path)
     assert recovery.workers == {"encode": 2}
 
 
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Connection]:
+    """To a server that nobody else asks: services that other tests share look at theirs now and
+    then, whatever test is at work."""
+    with redis_server(tmp_path) as url:
+        connection = connect(url)
+        yield connection
+        connection.close()
+
+
 def test_what_it_costs_does_not_depend_on_the_number_of_jobs(
-    redis: Connection, tmp_path: Path
+    alone: Connection, tmp_path: Path
 ) -> None:
-    setting = Setting(redis, tmp_path)
-    ArenaRegistry(redis).publish(arena("gpu0"))
+    setting = Setting(alone, tmp_path)
+    ArenaRegistry(alone).publish(arena("gpu0"))
 
     def counted() -> Counter[str]:
-        told = redis.info("commandstats")
+        told = alone.info("commandstats")
         calls = Counter({name: int(facts["calls"]) for name, facts in told.items()})
-        del calls["cmdstat_ping"], calls["cmdstat_info"]  # other tests' connections; this question
+        del calls["cmdstat_ping"], calls["cmdstat_info"]  # a connection's own; this question
         return calls
 
     def commands() -> Counter[str]:
