@@ -128,15 +128,13 @@ class Runtime:
                 )
             time.sleep(0.02)
         # Looked at last: from here on nobody else writes there, whatever becomes of the lease.
+        held = False
         try:
             held = self.still_holds(ref)
-        except BaseException:  # Redis is away, say; unreleased it would keep all others out
-            claim.release()
-            raise
-        if held:
-            return arena.slot(ref.pool, ref.slot), claim
-        claim.release()
-        return None
+        finally:
+            if not held:  # or Redis is away, say: unreleased it would keep all others out
+                claim.release()
+        return (arena.slot(ref.pool, ref.slot), claim) if held else None
 
     def still_holds(self, ref: SlotRef) -> bool:
         """True when nobody else can have written into the slot since it was leased."""
